@@ -1,0 +1,175 @@
+"""What a format declares about itself, and where declarations are found.
+
+A back-end is a module of this package without a leading underscore that holds ``BACKEND`` (or one
+offered under the entry-point group ``imgfs.backends``). Adding a file is all it takes. Modules import
+no parser library at the top: those are imported inside functions, which run in workers only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from imgfs.model import Attr, FilesInfo, Layout, Media, Page, VolumeTable
+
+
+class Role(IntEnum):
+    """What opening gives; lower is tried first."""
+
+    MEDIA = 0
+    SNAPSHOTS = 1
+    VOLUMES = 2
+    FILES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Bytes at an offset; negative offsets count from the end of the source.
+
+    ``align`` > 1 rounds a position counted from the end down to a multiple (md 0.90).
+    """
+
+    offset: int
+    magic: bytes
+    align: int = 1
+
+
+class Reader(Protocol):
+    """A worker's view of one source. ``others`` are further members in order (segments, discs).
+
+    Units: ``size`` bytes. ``name`` is the base name of the host file, empty inside other layers.
+    """
+
+    size: int
+    name: str
+    others: Sequence[Reader]
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes.
+
+        Raises:
+            Truncated: the range leaves [0, size).
+            LostBytes: the image cannot supply part of the range.
+        """
+
+    def write_table(self, chunks: Iterable[bytes]) -> int:
+        """Put a unit table into the memory file of the reply; returns its length in bytes.
+
+        Raises:
+            Malformed: the table is larger than the memory file.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the analyst overrules. ``tz`` is an IANA name for file systems that store local time.
+
+    Units: ``sector`` bytes, 0: find out.
+    """
+
+    sector: int = 0
+    tz: str = "UTC"
+    codepage: str = "cp437"
+
+    @property
+    def sectors(self) -> tuple[int, ...]:
+        """Return the sector sizes to try, in order."""
+        return (self.sector,) if self.sector else (512, 4096)
+
+
+class Files(Protocol):
+    """What a file system implements, in the worker, synchronously.
+
+    ``tree`` is an index into ``info.trees``; ``inum`` a number this object gave out. All methods
+    raise EvidenceError for damage and NotFound for a number that is nothing.
+    """
+
+    info: FilesInfo
+
+    def list(self, tree: int, inum: int, cursor: int, limit: int) -> Page:
+        """Return at most ``limit`` entries from ``cursor`` (0: the first); never . or .."""
+
+    def stat(self, tree: int, inum: int, stream: int) -> Attr:
+        """Return the attributes of a file or of one of its streams."""
+
+    def layout(self, tree: int, inum: int, stream: int) -> tuple[Layout, ...]:
+        """Say where the bytes of a stream lie; the last layout is the stream."""
+
+    def link(self, tree: int, inum: int) -> bytes:
+        """Return the target of a symbolic link as stored."""
+
+    def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
+        """Return extended attributes under their full names, and imgfs's own under user.imgfs.*."""
+
+    def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes of a Foreign stream."""
+
+
+class Bytes(Protocol):
+    """What a MEDIA back-end may return instead of Media when some bytes are Foreign."""
+
+    media: Media
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes of the media."""
+
+
+Truth = Literal["kernel", "peer", "tsk", "composed", "corpus"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """The declaration of a format.
+
+    ``rank`` orders candidates within a role, lower first. ``exclusive`` False: tried first, and
+    something else may live on the same source. ``siblings`` maps the name of the first host file to
+    patterns (regular expressions, full match, in any order) of the other members' names.
+    ``supports`` and ``truth`` are rows of the support matrix; ``recognised`` marks formats that are
+    named but cannot be opened yet: their ``open`` raises NotSupported with what would be needed.
+    """
+
+    name: str
+    title: str
+    role: Role
+    rank: int
+    open: Callable[[Reader, Options], Media | VolumeTable | Files | Bytes]
+    signatures: tuple[Signature, ...] = ()
+    exclusive: bool = True
+    by_name: str = ""  # regular expression on the host file's name: formats without magic
+    by_trial: bool = False  # no magic: tried last, in a worker
+    siblings: Callable[[str], str] | None = None
+    imports: tuple[str, ...] = ()
+    supports: str = ""
+    truth: tuple[Truth, ...] = ()
+    recognised: bool = False
+
+
+@cache
+def discover() -> Mapping[str, Backend]:
+    """Return all back-ends by name, imported once.
+
+    Raises:
+        RuntimeError: a module without ``BACKEND``, or two back-ends of one name.
+    """
+    found: dict[str, Backend] = {}
+    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    offered = [importlib.import_module(f"{__name__}.{name}") for name in sorted(modules)]
+    offered += [point.load() for point in entry_points(group="imgfs.backends")]
+    for module in offered:
+        backend = getattr(module, "BACKEND", None)
+        if not isinstance(backend, Backend):
+            message = f"{module.__name__} declares no BACKEND"
+            raise RuntimeError(message)  # noqa: TRY004  # a broken installation, not a type error
+        if backend.name in found:
+            message = f"two back-ends are named {backend.name}"
+            raise RuntimeError(message)
+        found[backend.name] = backend
+    return found

@@ -1,0 +1,1 @@
+"""Bytes: pure planning, then one place that does I/O."""

@@ -1,0 +1,106 @@
+"""What a plan is made of. Knows no I/O, no workers, no formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from imgfs.block.hostfile import HostFile
+    from imgfs.model import Codec
+
+
+class ByteSource(Protocol):
+    """A checked, fixed-size run of bytes that can say where its bytes lie."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of bytes."""
+
+    def plan(self, start: int, stop: int) -> list[Piece]:
+        """Say where bytes [start, stop) lie.
+
+        Pieces are in order, adjacent, and their lengths sum to stop - start (INV-1). Pure and total
+        for 0 <= start <= stop <= size: no I/O, no await, no exception for bad media (that is Lost).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Verbatim in a host file, inside the size it had when it was opened (INV-3)."""
+
+    file: HostFile
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """The image says: zeros."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Held in memory: content that was stored in metadata."""
+
+    data: bytes
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The image cannot supply these bytes; ``why`` names the layer and the range."""
+
+    length: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUnit:
+    """A unit kept as ``pieces`` (of the lower source) and turned into ``length`` bytes by ``codec``."""
+
+    source: ByteSource
+    index: int
+    length: int
+    codec: Codec
+    coded: bool  # False: stored plainly (a codec may still verify a checksum)
+    pieces: tuple[Piece, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by identity of the source and index: the rest follows from them."""
+        return isinstance(other, StoredUnit) and self.index == other.index and self.source is other.source
+
+    def __hash__(self) -> int:
+        return hash((id(self.source), self.index))
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignUnit:
+    """A unit only a worker can produce; ``source`` carries the coroutine function that reads it."""
+
+    source: ByteSource
+    index: int
+    length: int
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by identity of the source and index."""
+        return isinstance(other, ForeignUnit) and self.index == other.index and self.source is other.source
+
+    def __hash__(self) -> int:
+        return hash((id(self.source), self.index))
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Bytes [skip, skip + length) of a unit after decoding."""
+
+    unit: Unit
+    skip: int
+    length: int
+
+
+Unit = StoredUnit | ForeignUnit
+Piece = Stored | Zeros | Bytes | Coded | Lost

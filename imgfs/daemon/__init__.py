@@ -1,0 +1,1 @@
+"""One mount: the only package that knows FUSE."""

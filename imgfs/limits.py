@@ -1,0 +1,67 @@
+"""Every policy number of imgfs, each with where it comes from. Units are bytes and seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+# --- what the kernel and the binding can carry -------------------------------------------------
+MAX_SIZE: Final = (1 << 63) - 1  # loff_t; a larger size ends a compiled FUSE handler in OverflowError
+MAX_NAME: Final = 1024  # FUSE_NAME_MAX of the kernel
+MAX_LINK: Final = 4096  # PATH_MAX: a longer link target cannot be followed
+MAX_XATTRS: Final = 64 * KIB  # XATTR_LIST_MAX and XATTR_SIZE_MAX
+
+# --- opening ------------------------------------------------------------------------------------
+MAX_DEPTH: Final = 16  # layers and nested images under one host file; stops image bombs
+MAX_VOLUMES: Final = 4096  # volumes per media; the rest becomes one named remainder volume
+MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
+MAX_SETS: Final = 32  # length of a chain of parents or backing files
+WINDOW: Final = 72 * KIB  # head and tail of a source that signatures may look at (btrfs: 64 KiB + 64)
+
+# --- block layer --------------------------------------------------------------------------------
+CACHE_BYTES: Final = 256 * MIB  # decoded units
+CACHE_LARGEST_SHARE: Final = 8  # a unit above capacity / 8 is returned and not kept
+MAX_UNIT: Final = 128 * MIB  # decoded size of one unit; EWF allows 128 MiB chunks in theory
+MAX_RUNS: Final = 4_000_000  # runs of one layout: a 16 TiB file in 4 MiB pieces
+INLINE_MAX: Final = 1 * MIB  # content stored in metadata; NTFS resident < 4 KiB, ext < 64 KiB
+READAHEAD_MAX: Final = 8 * MIB  # decoded ahead per handle
+BLOCKING_READS: Final = 8  # pool threads that may wait for a disk
+BATCH_BYTES: Final = 1 * MIB  # stored bytes read and decoded per trip to the pool
+FOREIGN_UNIT: Final = 256 * KIB  # what one `read` of a worker brings for bytes only it can produce
+LAYOUT_CACHE_BYTES: Final = 64 * MIB
+DIRCACHE_ENTRIES: Final = 200_000
+CHECK_HOST_EVERY: Final = 1.0  # seconds between two comparisons of a host file's identity
+
+# --- workers ------------------------------------------------------------------------------------
+MESSAGE_MAX: Final = 16 * MIB  # one framed message
+TABLE_MAX: Final = 1 * GIB  # sparse memory file for unit tables: 4 bytes a unit, 8 TiB of EWF
+TABLE_INLINE: Final = 8 * MIB  # larger unit tables travel through the memory file
+WORKER_MEMORY: Final = 1 * GIB  # RLIMIT_AS; libguestfs uses the same for qemu-img
+LIVE_WORKERS: Final = 32
+PAGE_ENTRIES: Final = 1024
+PAGE_SECONDS: Final = 0.5  # a worker ends a page early after this much work
+READ_MAX: Final = 1 * MIB  # bytes of one `read`
+DEADLINE: Final = {
+    "open": 30.0,
+    "list": 2.0,
+    "stat": 2.0,
+    "layout": 10.0,
+    "link": 2.0,
+    "xattrs": 2.0,
+    "read": 5.0,
+}
+POISONS: Final = 5  # distinct culprits ...
+POISON_WINDOW: Final = 600.0  # ... within this many seconds quarantine a file system
+IDLE_WORKER: Final = 600.0
+BACK_OFF_FIRST: Final = 0.1
+BACK_OFF_MAX: Final = 10.0
+SOURCE_READ_MAX: Final = 1 * MIB  # bytes of one read a worker may ask of its source
+
+# --- mount ----------------------------------------------------------------------------------------
+TTL_FOREVER: Final = 30 * 86_400.0  # below a subvolume nothing changes
+TTL_LATE: Final = 1.0  # above it volumes appear late
+EVENTS_KEPT: Final = 10_000
+EVENTS_PER_SECOND: Final = 10  # per spec and event; what is beyond is counted

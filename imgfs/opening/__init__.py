@@ -1,0 +1,1 @@
+"""From a host file to a tree."""

@@ -1,0 +1,1 @@
+"""What the author of a back-end needs: contracts, fakes, faults."""

@@ -1,0 +1,1 @@
+"""What a path and an inode number mean."""
