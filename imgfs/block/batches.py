@@ -1,0 +1,106 @@
+"""Units that are decoded together: neighbours in a host file share a read and a trip to the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from imgfs import limits
+from imgfs.block.codecs import decode
+from imgfs.block.pieces import Stored, StoredUnit
+from imgfs.errors import EvidenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from imgfs.block.hostfile import HostFile
+    from imgfs.block.pieces import Unit
+
+# Bytes between two units that are rather read than skipped: a checksum, alignment.
+_GAP: Final = 4 * limits.KIB
+# Decoded bytes of one trip: enough to make its 0.1 ms a small part, few enough for two cores to
+# share one window of read-ahead, and a bound on what a batch of highly compressed units expands to.
+_DECODED: Final = 1 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Units that lie in one range of one host file."""
+
+    file: HostFile
+    start: int
+    stop: int
+    units: tuple[StoredUnit, ...]
+
+    def decode(self, data: memoryview) -> list[bytes | Exception]:
+        """Return the block or the failure of each unit; ``data`` is the range. Runs in a pool thread."""
+        outcomes: list[bytes | Exception] = []
+        for unit in self.units:
+            piece = unit.pieces[0]
+            assert isinstance(piece, Stored)  # noqa: S101  # what ``span`` made sure of
+            at = piece.offset - self.start
+            outcomes.append(decode_unit(unit, data[at : at + piece.length]))
+        return outcomes
+
+
+def decode_unit(unit: StoredUnit, stored: memoryview) -> bytes | Exception:
+    """Return the block of a unit, or its failure."""
+    try:
+        return decode(unit.codec, stored, unit.coded, unit.length)
+    except EvidenceError as why:
+        why.start = unit.index
+        return why
+
+
+def batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    """Split units, in order, into what is decoded together; see ``span``."""
+    batch: list[Unit] = []
+    start = stop = decoded = 0
+    file: HostFile | None = None
+    for unit in units:
+        piece = _single(unit)
+        if (
+            batch
+            and piece is not None
+            and piece.file is file
+            and stop <= piece.offset <= stop + _GAP
+            and piece.offset + piece.length - start <= limits.BATCH_BYTES
+            and decoded + unit.length <= _DECODED
+        ):
+            batch.append(unit)
+        else:
+            if batch:
+                yield batch
+            batch, decoded = [unit], 0
+            file = piece.file if piece is not None else None
+            start = piece.offset if piece is not None else 0
+        decoded += unit.length
+        stop = piece.offset + piece.length if piece is not None else 0
+    if batch:
+        yield batch
+
+
+def span(units: Sequence[Unit]) -> Span | None:
+    """Return the range that holds all units; None: they are not plain neighbours in one host file."""
+    kept: list[StoredUnit] = []
+    pieces: list[Stored] = []
+    for unit in units:
+        piece = _single(unit)
+        if piece is None or not isinstance(unit, StoredUnit):
+            return None
+        kept.append(unit)
+        pieces.append(piece)
+    start = min(piece.offset for piece in pieces)
+    stop = max(piece.offset + piece.length for piece in pieces)
+    if stop - start > 2 * limits.MAX_UNIT or any(piece.file is not pieces[0].file for piece in pieces):
+        return None
+    return Span(pieces[0].file, start, stop, tuple(kept))
+
+
+def _single(unit: Unit) -> Stored | None:
+    """Return the one piece a unit is stored in."""
+    if isinstance(unit, StoredUnit) and len(unit.pieces) == 1:
+        piece = unit.pieces[0]
+        if isinstance(piece, Stored):
+            return piece
+    return None

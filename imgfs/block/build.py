@@ -1,0 +1,61 @@
+"""From the claims of a worker to a source that can be read (INV-9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imgfs import limits
+from imgfs.block.chunks import ChunkMap
+from imgfs.block.extents import ExtentMap
+from imgfs.block.foreign import ForeignSource
+from imgfs.block.memory import Memory
+from imgfs.errors import Malformed
+from imgfs.model import Chunked, Foreign, Inline, Linear
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from imgfs.block.pieces import ByteSource
+    from imgfs.model import Layout
+
+
+def build(
+    layouts: Sequence[Layout],
+    tickets: Sequence[ByteSource],
+    spec: str,
+    *,
+    table: memoryview | None = None,
+    foreign: Callable[[int, int], Awaitable[bytes]] | None = None,
+) -> ByteSource:
+    """Return the source the last of ``layouts`` describes, checked and flattened.
+
+    ``table`` is the memory file of the reply: Chunked layouts without a table of their own take
+    their rows from it, one after the other. ``foreign`` reads (offset, length) of a Foreign layout.
+
+    Raises:
+        Malformed: a claim contradicts itself or leaves its sources.
+    """
+    if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
+        raise Malformed(f"a stream in {len(layouts)} layouts", spec=spec)
+    sources = list(tickets)
+    rows_at = 0
+    for layout in layouts:
+        match layout:
+            case Inline(data):
+                if len(data) > limits.INLINE_MAX:
+                    raise Malformed(f"{len(data)} bytes of inline content", spec=spec)
+                sources.append(Memory(data))
+            case Linear():
+                sources.append(ExtentMap.checked(layout, sources, spec).compose())
+            case Chunked():
+                rows: bytes | memoryview = layout.table
+                if not rows and table is not None and layout.unit > 0 and layout.size > 0:
+                    length = 4 * -(-layout.size // layout.unit)
+                    rows = table.cast("B")[rows_at : rows_at + length]
+                    rows_at += length
+                sources.append(ChunkMap.checked(layout, sources, spec, rows))
+            case Foreign(size=size):
+                if foreign is None or not 0 <= size <= limits.MAX_SIZE:
+                    raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)
+                sources.append(ForeignSource(size, foreign))
+    return sources[-1]

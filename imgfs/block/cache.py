@@ -1,0 +1,191 @@
+"""Decoded units: least recently used by bytes, single flight.
+
+Atomic sections (no await inside): lookup -> join or start; decoded -> kept -> waiters woken.
+
+Invariants: INV-5, INV-6, INV-7 (only ``Coded`` units come here).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from imgfs import limits
+from imgfs.block.statistics import CacheStatistics
+from imgfs.errors import ImgfsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from imgfs.block.pieces import Unit
+
+# Decodes units together, since neighbours share a read and a trip to the pool. An outcome is the
+# block or the failure of its unit.
+Outcome = bytes | Exception
+Decode = Callable[[Sequence["Unit"]], Awaitable[Sequence[Outcome]]]
+
+
+class _Flight:
+    """Units being decoded together, and what became of them."""
+
+    __slots__ = ("done", "outcomes")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.outcomes: dict[Unit, Outcome] = {}
+
+
+class BlockCache:
+    """A bounded cache of decoded units.
+
+    Decoding belongs to the given nursery, so that a cancelled reader does not cancel what others
+    wait for. Failures are shared by the waiters of one flight and are not kept.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_capacity",
+        "_decode",
+        "_evicted",
+        "_failed",
+        "_flights",
+        "_hits",
+        "_joined",
+        "_misses",
+        "_nursery",
+        "_used",
+    )
+
+    def __init__(
+        self,
+        capacity: int,
+        decode: Decode,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._capacity = capacity
+        self._decode = decode
+        self._nursery = nursery
+        self._blocks: OrderedDict[Unit, bytes] = OrderedDict()
+        self._flights: dict[Unit, _Flight] = {}
+        self._used = 0
+        self._hits = self._misses = self._joined = self._evicted = self._failed = 0
+
+    def get_nowait(self, unit: Unit) -> bytes:
+        """Return a block that is held.
+
+        Raises:
+            trio.WouldBlock: it is not.
+        """
+        block = self._blocks.get(unit)
+        if block is None:
+            raise trio.WouldBlock
+        self._hits += 1
+        self._blocks.move_to_end(unit)
+        return block
+
+    async def get(self, unit: Unit) -> bytes:
+        """Return a block, decoded if need be; always a checkpoint.
+
+        Raises:
+            EvidenceError: the unit does not decode.
+        """
+        return (await self.get_all([[unit]]))[unit]
+
+    async def get_all(self, batches: Iterable[Sequence[Unit]]) -> dict[Unit, bytes]:
+        """Return the blocks of all units; always a checkpoint. Each batch is decoded together.
+
+        Raises:
+            EvidenceError: a unit does not decode; the first one is named.
+        """
+        blocks: dict[Unit, bytes] = {}
+        waiting: list[tuple[Unit, _Flight]] = []
+        for batch in batches:
+            self.prefetch(batch)
+            for unit in batch:
+                flight = self._flights.get(unit)
+                if flight is not None:
+                    self._joined += 1
+                    waiting.append((unit, flight))
+                else:
+                    blocks[unit] = self.get_nowait(unit)
+        if not waiting:
+            await trio.lowlevel.checkpoint()
+        for unit, flight in waiting:
+            await flight.done.wait()
+            outcome = flight.outcomes[unit]
+            if isinstance(outcome, Exception):
+                raise outcome.with_traceback(None)  # one instance for all waiters: no growing trace
+            blocks[unit] = outcome
+        return blocks
+
+    def prefetch(self, units: Sequence[Unit]) -> None:
+        """Start to decode what is neither held nor being decoded; never waits, never raises."""
+        missing = [unit for unit in units if not self.has(unit)]
+        if not missing:
+            return
+        self._misses += len(missing)
+        flight = _Flight()
+        self._flights.update(dict.fromkeys(missing, flight))
+        self._nursery.start_soon(self._fly, missing, flight)
+
+    def has(self, unit: Unit) -> bool:
+        """Return whether a unit is held or being decoded."""
+        return unit in self._blocks or unit in self._flights
+
+    def put(self, unit: Unit, block: bytes) -> None:
+        """Keep a block that was decoded between two awaits, hence by nobody else."""
+        if unit in self._blocks or len(block) > self._capacity // limits.CACHE_LARGEST_SHARE:
+            return
+        self._used += len(block)
+        self._blocks[unit] = block
+        while self._used > self._capacity:
+            _, gone = self._blocks.popitem(last=False)
+            self._used -= len(gone)
+            self._evicted += 1
+
+    def statistics(self) -> CacheStatistics:
+        """Return the counters."""
+        return CacheStatistics(
+            hits=self._hits,
+            misses=self._misses,
+            joined=self._joined,
+            evicted=self._evicted,
+            failed=self._failed,
+            blocks=len(self._blocks),
+            used=self._used,
+            capacity=self._capacity,
+            in_flight=len(self._flights),
+        )
+
+    def debug_check(self) -> None:
+        """Assert INV-5 and INV-6."""
+        used = sum(map(len, self._blocks.values()))
+        largest = max(map(len, self._blocks.values()), default=0)
+        if used != self._used or used > self._capacity:
+            raise AssertionError(f"INV-6: {used} bytes held, {self._used} counted of {self._capacity}")
+        if largest > self._capacity // limits.CACHE_LARGEST_SHARE:
+            raise AssertionError(f"INV-6: a block of {largest} bytes is kept")
+        if self._flights.keys() & self._blocks.keys():
+            raise AssertionError("INV-5: a unit is held and being decoded")
+
+    async def _fly(self, units: Sequence[Unit], flight: _Flight) -> None:
+        """Decode units and wake their waiters, whatever happens."""
+        outcomes: Sequence[Outcome] = ()
+        try:
+            outcomes = await self._decode(units)
+        except Exception as why:  # noqa: BLE001  # raised by every waiter, whose barrier reports it
+            outcomes = [why] * len(units)
+        finally:
+            if len(outcomes) != len(units):  # cancelled: the session ends
+                outcomes = [ImgfsError("the session ended during a read")] * len(units)
+            flight.outcomes.update(zip(units, outcomes, strict=True))
+            for unit, outcome in flight.outcomes.items():
+                del self._flights[unit]
+                if isinstance(outcome, bytes):
+                    self.put(unit, outcome)
+                else:
+                    self._failed += 1
+            flight.done.set()

@@ -1,0 +1,145 @@
+"""Units of one size, each decoded from where it is stored. Pure arithmetic (INV-1, INV-2).
+
+The table of a large image has hundreds of millions of entries: it stays the bytes that came from
+the worker, and is checked entry by entry when a plan needs one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Self
+
+from imgfs import limits
+from imgfs.block.codecs import DECODERS
+from imgfs.block.columns import column
+from imgfs.block.hostfile import HostFile
+from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Zeros
+from imgfs.errors import Malformed
+from imgfs.model import CODED, UNIT_HOLE, UNIT_LOST
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Sequence
+
+    from imgfs.block.pieces import ByteSource, Piece
+    from imgfs.model import Chunked
+
+_OFFSET = CODED - 1
+# How many entries without stored bytes are skipped to find where a unit ends. Behind so many the
+# group's end is taken: a decoder ignores what follows its unit.
+_LOOK_AHEAD = 1024
+
+
+class ChunkMap:
+    """A ByteSource in units over ``lowers``; see ``model.Chunked`` for the columns."""
+
+    __slots__ = ("_base", "_claim", "_ends", "_first", "_lowers", "_table", "_which", "size", "spec", "unit")
+
+    def __init__(
+        self,
+        claim: Chunked,
+        table: memoryview,
+        columns: tuple[array[int], array[int], array[int], array[int] | None],
+        lowers: tuple[ByteSource, ...],
+        spec: str,
+    ) -> None:
+        """Take over checked columns; see ``checked``."""
+        self.size = claim.size
+        self.unit = claim.unit
+        self.spec = spec
+        self._claim = claim
+        self._table = table
+        self._first, self._base, self._ends, self._which = columns
+        self._lowers = lowers
+
+    @classmethod
+    def checked(
+        cls, claim: Chunked, lowers: Sequence[ByteSource], spec: str, table: bytes | memoryview
+    ) -> Self:
+        """Accept a claim about units. ``table`` holds the entries; they are checked when planned.
+
+        Raises:
+            Malformed: sizes, columns or groups contradict each other, a group leaves its source, or
+                the codec is not one the daemon runs.
+        """
+        if not 0 <= claim.size <= limits.MAX_SIZE or not 0 < claim.unit <= limits.MAX_UNIT:
+            raise Malformed(f"{claim.size} bytes in units of {claim.unit}", spec=spec)
+        if claim.codec.name not in DECODERS:
+            raise Malformed(f"no codec named {claim.codec.name[:40]!r}", spec=spec)
+        count = -(-claim.size // claim.unit)
+        if len(table) != 4 * count:
+            raise Malformed(f"a table of {len(table)} bytes for {count} units", spec=spec)
+        first, base, ends = (column("q", c, spec) for c in (claim.first, claim.base, claim.ends))
+        which = column("H", claim.which, spec) if claim.which else None
+        groups = len(first)
+        if not len(base) == len(ends) == groups or (which is not None and len(which) != groups):
+            raise Malformed(f"columns of {groups}, {len(base)}, {len(ends)} groups", spec=spec)
+        if bool(groups) != bool(count) or (groups and first[0] != 0):
+            raise Malformed("units without a group", spec=spec)
+        for group in range(groups):
+            number = which[group] if which is not None else 0
+            if number >= len(lowers):
+                raise Malformed(f"group {group} is in source {number} of {len(lowers)}", spec=spec)
+            after = first[group + 1] if group + 1 < groups else count
+            if not first[group] < after <= count:
+                raise Malformed(f"group {group} has units [{first[group]}, {after}) of {count}", spec=spec)
+            if not 0 <= base[group] <= ends[group] <= lowers[number].size:
+                message = f"group {group} leaves its source of {lowers[number].size} bytes"
+                raise Malformed(message, spec=spec, start=base[group], stop=ends[group])
+        entries = memoryview(table).cast("B").cast("I")
+        return cls(claim, entries, (first, base, ends, which), tuple(lowers), spec)
+
+    def plan(self, start: int, stop: int) -> list[Piece]:
+        """Say where bytes [start, stop) lie; see ``ByteSource``."""
+        pieces: list[Piece] = []
+        if start >= stop:
+            return pieces
+        unit, size, first = self.unit, self.size, self._first
+        index = start // unit
+        group = bisect_right(first, index) - 1
+        after = first[group + 1] if group + 1 < len(first) else len(self._table)
+        while start < stop:
+            if index == after:
+                group += 1
+                after = first[group + 1] if group + 1 < len(first) else len(self._table)
+            at = index * unit
+            held = min(unit, size - at)
+            taken = min(at + held, stop) - start
+            entry = self._table[index]
+            if entry == UNIT_HOLE:
+                pieces.append(Zeros(taken))
+            elif entry == UNIT_LOST:
+                pieces.append(Lost(taken, f"{self.spec} [{start}, {start + taken}): not in the image"))
+            else:
+                pieces.append(self._unit(index, group, after, entry, held, start - at, taken))
+            start += taken
+            index += 1
+        return pieces
+
+    def _unit(
+        self, index: int, group: int, after: int, entry: int, held: int, skip: int, taken: int
+    ) -> Piece:
+        """Return the piece for ``taken`` bytes of a unit, behind its first ``skip``."""
+        base, end = self._base[group], self._ends[group]
+        stored_at = base + (entry & _OFFSET)
+        following = index + 1
+        for following in range(index + 1, min(after, index + 1 + _LOOK_AHEAD)):
+            beyond = self._table[following]
+            if beyond < UNIT_LOST:
+                end = min(base + (beyond & _OFFSET), end)
+                break
+        if not base <= stored_at < end:
+            at = index * self.unit
+            why = (
+                f"{self.spec} [{at}, {at + held}): unit {index} is said to be stored in [{stored_at}, {end})"
+            )
+            return Lost(taken, why)
+        # No encoder doubles its input: what is longer is garbage behind the unit, and is not read.
+        end = min(end, stored_at + 2 * self.unit + limits.KIB)
+        lower = self._lowers[self._which[group] if self._which is not None else 0]
+        if type(lower) is HostFile:
+            stored: tuple[Piece, ...] = (Stored(lower, stored_at, end - stored_at),)
+        else:
+            stored = tuple(lower.plan(stored_at, end))
+        coded = entry >= CODED
+        return Coded(StoredUnit(self, index, held, self._claim.codec, coded, stored), skip, taken)

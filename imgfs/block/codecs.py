@@ -1,0 +1,75 @@
+"""Decoders of stored units: what may run in the daemon, in pool threads, without state (INV-8).
+
+Growing this list is a reviewed decision: each entry names a library whose job is hostile input.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from imgfs.errors import BadUnit
+
+try:
+    from isal.igzip_lib import IsalError
+    from isal.isal_zlib import decompressobj
+except ImportError:  # no wheel for this machine: slower, same results
+    from zlib import decompressobj  # type: ignore[assignment]
+    from zlib import error as IsalError  # type: ignore[assignment]  # noqa: N812
+
+if TYPE_CHECKING:
+    from imgfs.model import Codec
+
+Parameters = Mapping[str, int | bytes | str]
+Decoder = Callable[[memoryview, bool, int, Parameters], bytes]
+
+_CHECKSUM = 4  # bytes of an Adler-32
+
+
+def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> bytes:  # noqa: ARG001, FBT001
+    """Decode a chunk of an EWF file.
+
+    Bytes behind the chunk are ignored: the last chunk of a section may be followed by padding.
+
+    Raises:
+        BadUnit: it does not decode, is not exactly ``length`` bytes, or its Adler-32 differs.
+
+    Source: Expert Witness Compression Format (EWF), Joachim Metz, "Sectors section" and "Data
+    chunk": a zlib stream (RFC 1950, which ends in an Adler-32), or data and a little-endian Adler-32.
+    """
+    if coded:
+        return _zlib(stored, length)
+    if len(stored) < length + _CHECKSUM:
+        raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")
+    data = bytes(stored[:length])
+    if zlib.adler32(data) != int.from_bytes(stored[length : length + _CHECKSUM], "little"):
+        raise BadUnit("the checksum of a stored chunk differs")
+    return data
+
+
+def _zlib(stored: memoryview, length: int) -> bytes:
+    """Inflate a zlib stream to exactly ``length`` bytes, without room for a bomb."""
+    stream = decompressobj()
+    try:
+        data: bytes = stream.decompress(stored, length + 1)
+    except (zlib.error, IsalError) as why:  # type: ignore[misc]  # its stubs say instance for class
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if len(data) != length:
+        more = "more than " if len(data) > length else ""
+        raise BadUnit(f"a compressed unit holds {more}{min(len(data), length)} bytes, {length} expected")
+    if not stream.eof:  # the checksum is behind the data: without the end it was not compared
+        raise BadUnit("a compressed unit is cut short")
+    return data
+
+
+DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf}
+
+
+def decode(codec: Codec, stored: memoryview, coded: bool, length: int) -> bytes:  # noqa: FBT001  # per unit
+    """Return the ``length`` bytes of a unit.
+
+    Raises:
+        BadUnit: it does not decode to exactly that.
+    """
+    return DECODERS[codec.name](stored, coded, length, codec.parameters)
