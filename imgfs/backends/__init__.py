@@ -72,12 +72,15 @@ class Reader(Protocol):
 class Options:
     """What the analyst overrules. ``tz`` is an IANA name for file systems that store local time.
 
-    Units: ``sector`` bytes, 0: find out.
+    ``base`` is where the source starts on its media: disklabels count from the start of the disk.
+
+    Units: ``sector`` bytes, 0: find out; ``base`` bytes.
     """
 
     sector: int = 0
     tz: str = "UTC"
     codepage: str = "cp437"
+    base: int = 0
 
     @property
     def sectors(self) -> tuple[int, ...]:
@@ -156,14 +159,22 @@ class Backend:
 def discover() -> Mapping[str, Backend]:
     """Return all back-ends by name, imported once.
 
+    A module may hold ``RECOGNISED``, declarations of formats that are named but not read: a back-end
+    of the same name overrules such a row.
+
     Raises:
-        RuntimeError: a module without ``BACKEND``, or two back-ends of one name.
+        RuntimeError: a module that declares nothing, or two back-ends of one name.
     """
     found: dict[str, Backend] = {}
+    named: dict[str, Backend] = {}
     modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     offered = [importlib.import_module(f"{__name__}.{name}") for name in sorted(modules)]
     offered += [point.load() for point in entry_points(group="imgfs.backends")]
     for module in offered:
+        rows = getattr(module, "RECOGNISED", ())
+        named.update((row.name, row) for row in rows)
+        if rows:
+            continue
         backend = getattr(module, "BACKEND", None)
         if not isinstance(backend, Backend):
             message = f"{module.__name__} declares no BACKEND"
@@ -172,4 +183,4 @@ def discover() -> Mapping[str, Backend]:
             message = f"two back-ends are named {backend.name}"
             raise RuntimeError(message)
         found[backend.name] = backend
-    return found
+    return named | found

@@ -1,0 +1,7 @@
+"""``python -m imgfs``."""
+
+from __future__ import annotations
+
+from imgfs.cli.main import main
+
+main()

@@ -1,0 +1,132 @@
+"""``imgfs mount``: start a daemon, return when its mount is live."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgfs.cli.options import mount_words, overrule, overruling
+from imgfs.daemon.config import Config
+from imgfs.errors import ImgfsError, UsageError
+from imgfs.session import Settings
+
+_HELP = """Mount IMAGES on MOUNTPOINT and return when the mount is live.
+
+A missing MOUNTPOINT is made, and removed again at unmount. Segments of one image (evidence.E*) are one
+disk, given all or only the first.
+
+\b
+Words of -o (comma separated):
+  allow_other           other users see the mount (needs user_allow_other in /etc/fuse.conf)
+  fsname=NAME           source shown in the mount table
+  uid=N, gid=N          owner of the folders imgfs makes itself
+  nested=enter|list|off images inside images: NAME@ can be entered, is listed too, or neither
+  symlinks=confine|raw  targets stay inside their file system, or are shown as stored
+  lost=error|zero       what reading a range gives that the image cannot supply
+  tz=ZONE, codepage=CP  for FAT
+  log=FILE              events are appended there too
+  offset= sector-size= type= raw keys=   as the options of the same names
+"""
+
+
+@click.command(help=_HELP)
+@click.option("-f", "--foreground", is_flag=True, help="Stay in front; Ctrl-C unmounts.")
+@click.option("-o", "words", multiple=True, metavar="OPTS", help="Mount words, see above.")
+@overruling
+@click.argument("images", nargs=-1, required=True, type=click.Path(), metavar="IMAGE...")
+@click.argument("mountpoint", type=click.Path())
+def mount(
+    images: tuple[str, ...],
+    mountpoint: str,
+    *,
+    foreground: bool,
+    words: tuple[str, ...],
+    unsafe: bool,
+    **overruled: Any,
+) -> None:
+    said = mount_words(words)
+    given = {name: value for name, value in overruled.items() if value}
+    merged = {**overruled, **said.overrule, **given}
+    settings = Settings(
+        overrule=overrule(**merged),
+        raw_links=said.symlinks == "raw",
+        list_nested=said.nested == "list",
+        enter_nested=said.nested != "off",
+        lost_zero=said.lost == "zero",
+        unsafe_no_sandbox=unsafe,
+    )
+    config = Config(
+        images=tuple(str(_image(image)) for image in images),
+        mountpoint=str(_absolute(mountpoint)),
+        settings=settings,
+        allow_other=said.allow_other,
+        fsname=said.fsname,
+        uid=said.uid,
+        gid=said.gid,
+        log=os.path.abspath(said.log) if said.log else "",  # noqa: PTH100  # may not exist yet
+    )
+    start(config, foreground=foreground)
+    if not foreground:
+        click.echo(f"{', '.join(Path(i).name for i in config.images)} mounted on {config.mountpoint}")
+
+
+def _absolute(path: str) -> Path:
+    """Return the path the kernel will show, without touching the last component: it may be a dead mount."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  # links of the last component must not be followed
+    return Path(os.path.realpath(whole.parent)) / whole.name
+
+
+def _image(path: str) -> Path:
+    image = Path(path)
+    if image.is_dir():
+        raise UsageError(f"{path} is a directory; name the image file in it")
+    if not os.path.lexists(path):
+        raise UsageError(f"{path}: no such file")
+    return image.absolute()
+
+
+class _Failed(ImgfsError):
+    """The daemon said why it could not mount."""
+
+
+def start(config: Config, *, foreground: bool = False) -> None:
+    """Start a daemon and wait until its mount is live; in front: until it ends.
+
+    Raises:
+        ImgfsError: with the daemon's message and exit code.
+    """
+    reader, writer = os.pipe()
+    environment = dict(os.environ, IMGFS_FOREGROUND="1" if foreground else "")
+    # -P: the current folder may be the evidence's, and must not be a place modules come from
+    command = [sys.executable, "-P", "-m", "imgfs.daemon", str(writer)]
+    daemon = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writer,), env=environment)  # noqa: S603
+    os.close(writer)
+    assert daemon.stdin is not None  # noqa: S101  # PIPE
+    daemon.stdin.write(config.dump())
+    daemon.stdin.close()
+    with os.fdopen(reader, "rb") as pipe:
+        line = pipe.readline()
+    answer = json.loads(line) if line else {"error": f"the daemon ended with {daemon.wait()}", "exit": 70}
+    if "error" in answer:
+        daemon.wait()
+        failure = _Failed(answer["error"] + (f"\n{answer['traceback']}" if answer.get("traceback") else ""))
+        failure.exit_code = int(answer["exit"])  # type: ignore[misc]  # the daemon's own code
+        raise failure
+    if foreground:
+        _stay(daemon)
+
+
+def _stay(daemon: subprocess.Popen[bytes]) -> None:
+    """Wait for the daemon; the terminal's Ctrl-C reaches it too, and it unmounts."""
+    while True:
+        try:
+            code = daemon.wait()
+        except KeyboardInterrupt:
+            continue
+        sys.exit(code)

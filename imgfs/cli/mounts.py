@@ -1,0 +1,68 @@
+"""``imgfs mounts``."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from imgfs import runtime
+from imgfs.daemon import control
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine readable.")
+def mounts(*, as_json: bool) -> None:
+    """List what is mounted, by whom, since when, alive or dead."""
+    rows = survey()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        click.echo("nothing is mounted")
+        return
+    for row in rows:
+        since = (
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(str(row["since"]))))
+            if row["since"]
+            else "?"
+        )
+        click.echo(
+            f"{row['state']:5}  {row['mountpoint']}  {row['images']}  {row['user']}  since {since}  pid {row['pid']}"
+        )
+
+
+def survey() -> list[dict[str, object]]:
+    """Return every imgfs mount of this machine that can be seen, and records whose mount is gone.
+
+    A mount is alive when its daemon answers on the control socket; the mount itself is not touched.
+    """
+    left = {m.mountpoint: m for m in runtime.mounted() if m.kind == "fuse.imgfs"}
+    rows: list[dict[str, object]] = []
+    for path, record in runtime.records():
+        here = left.pop(record.mountpoint, None)
+        answer = control.ask(path.with_suffix(".sock"), "status", patience=2.0) if here else None
+        state = "alive" if answer and answer.get("pid") == record.pid else "dead" if here else "gone"
+        rows.append(
+            {
+                "state": state,
+                "mountpoint": record.mountpoint,
+                "images": " ".join(record.images),
+                "user": record.user,
+                "since": record.since,
+                "pid": record.pid,
+            }
+        )
+    rows += [
+        {
+            "state": "other",
+            "mountpoint": m.mountpoint,
+            "images": m.source,
+            "user": f"uid {m.uid}",
+            "since": 0,
+            "pid": 0,
+        }
+        for m in left.values()
+    ]
+    return rows

@@ -1,0 +1,191 @@
+"""Options several verbs share, and the words of -o."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from imgfs.errors import UsageError
+from imgfs.opening.keys import load
+from imgfs.opening.resolve import Overrule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_UNITS: Final = {"": 1, "b": 1, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SECTORS: Final = (512, 1024, 2048, 4096)
+# what fstab and mount(8) say to everybody; it changes nothing here
+_IGNORED: Final = frozenset(
+    "ro defaults auto noauto user users nouser nofail _netdev nosuid nodev noexec dev suid exec async".split()
+)
+
+
+def size(text: str) -> int:
+    """Return a number of bytes: 1048576, 1M, 2048s (sectors of 512), 0x100000.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(0x[0-9a-f]+|[0-9]+)([bskmgt]?)", text.strip().lower())
+    if match is None:
+        raise UsageError(f"{text!r} is no size: write bytes, or a number with s (sectors), K, M, G, T")
+    return int(match.group(1), 0) * _UNITS[match.group(2)]
+
+
+def split_path(argument: str) -> tuple[Path, tuple[bytes, ...]]:
+    """Split ``IMAGE:PATH`` at the longest existing file; without one, at the first colon.
+
+    Returns:
+        The image and the names below its directory in the mount.
+    """
+    at = len(argument)
+    while at > 0:
+        if Path(argument[:at]).is_file():
+            inner = argument[at + 1 :]
+            return Path(argument[:at]).absolute(), tuple(
+                n.encode("utf-8", "surrogateescape") for n in inner.split("/") if n
+            )
+        at = argument.rfind(":", 0, at)
+    raise UsageError(f"{argument.split(':')[0]}: no such file")
+
+
+def overruling[F: Callable[..., Any]](command: F) -> F:
+    """Add the options that overrule detection."""
+    for option in reversed(
+        [
+            click.option(
+                "--keys", type=click.Path(path_type=Path), help="TOML file with keys of encrypted layers."
+            ),
+            click.option(
+                "--offset", metavar="SIZE", help="Where the volume starts on the media (bytes, or 2048s, 1M)."
+            ),
+            click.option("--sector-size", "sector", metavar="SIZE", help="Bytes per sector of the media."),
+            click.option(
+                "--type", "kind", metavar="FORMAT", help="Take this format and no other (ewf, gpt, ext, ...)."
+            ),
+            click.option(
+                "--raw", is_flag=True, help="Take the image file as the bytes of the disk: no container."
+            ),
+            click.option("--tz", default="", metavar="ZONE", help="Time zone of FAT times (default UTC)."),
+            click.option(
+                "--codepage", default="", metavar="CP", help="Code page of FAT short names (default cp437)."
+            ),
+            click.option(
+                "--unsafe-no-sandbox",
+                "unsafe",
+                is_flag=True,
+                help="Parse even where the kernel cannot isolate.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def overrule(
+    *,
+    keys: Path | None,
+    offset: str | None,
+    sector: str | None,
+    kind: str | None,
+    raw: bool,
+    tz: str,
+    codepage: str,
+) -> Overrule:
+    """Check what the analyst overrules.
+
+    Raises:
+        UsageError: with the value and what it may be.
+    """
+    sector_bytes = size(sector) if sector else 0
+    if sector_bytes and sector_bytes not in _SECTORS:
+        raise UsageError(f"--sector-size {sector}: sectors have {', '.join(map(str, _SECTORS))} bytes")
+    if tz:
+        try:
+            zoneinfo.ZoneInfo(tz)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as why:
+            raise UsageError(f"tz {tz}: no such time zone; write it like Europe/Berlin") from why
+    if codepage:
+        try:
+            b"".decode(codepage)
+        except LookupError as why:
+            raise UsageError(f"codepage {codepage}: unknown; write it like cp850") from why
+    return Overrule(
+        offset=size(offset) if offset else 0,
+        sector=sector_bytes,
+        type=kind or "",
+        raw=raw,
+        tz=tz or "UTC",
+        codepage=codepage or "cp437",
+        keys=load(keys) if keys else (),
+    )
+
+
+@dataclass(slots=True)
+class MountWords:
+    """What -o said."""
+
+    allow_other: bool = False
+    fsname: str = ""
+    uid: int = -1
+    gid: int = -1
+    nested: str = "enter"
+    symlinks: str = "confine"
+    lost: str = "error"
+    log: str = ""
+    overrule: dict[str, Any] = field(default_factory=dict)
+
+
+_CHOICES: Final = {
+    "nested": ("enter", "list", "off"),
+    "symlinks": ("confine", "raw"),
+    "lost": ("error", "zero"),
+}
+_OVERRULING: Final = {
+    "offset": "offset",
+    "sector-size": "sector",
+    "type": "kind",
+    "tz": "tz",
+    "codepage": "codepage",
+}
+
+
+def mount_words(texts: tuple[str, ...]) -> MountWords:
+    """Read the words of -o, as often as it was given.
+
+    Raises:
+        UsageError: an unknown word, or a value that does not fit.
+    """
+    words = MountWords()
+    for word in (w.strip() for text in texts for w in text.split(",")):
+        name, has_value, value = word.partition("=")
+        if not word or name in _IGNORED or name.startswith("x-"):
+            continue
+        if name == "rw":
+            raise UsageError("-o rw: evidence is never written")
+        if name == "allow_other":
+            words.allow_other = True
+        elif name == "raw":
+            words.overrule["raw"] = True
+        elif name in ("fsname", "log") and value:
+            setattr(words, name, value)
+        elif name in ("uid", "gid"):
+            if not value.isdigit() or int(value) > 0xFFFF_FFFE:
+                raise UsageError(f"-o {word}: a number from 0 to 4294967294")
+            setattr(words, name, int(value))
+        elif name in _CHOICES:
+            if value not in _CHOICES[name]:
+                raise UsageError(f"-o {word}: {name}= is one of {', '.join(_CHOICES[name])}")
+            setattr(words, name, value)
+        elif name == "keys" and value:
+            words.overrule["keys"] = Path(value)
+        elif name in _OVERRULING and has_value:
+            words.overrule[_OVERRULING[name]] = value
+        else:
+            raise UsageError(f"-o {word}: unknown; imgfs mount --help lists the words")
+    return words

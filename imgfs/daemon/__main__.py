@@ -1,0 +1,68 @@
+"""``python -P -m imgfs.daemon FD``: configuration on standard input, one line of JSON to FD when live or failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+
+import trio
+
+from imgfs.daemon import mount
+from imgfs.daemon.config import Config
+from imgfs.errors import ImgfsError
+
+
+def main() -> int:
+    """Serve one mount; returns the exit code."""
+    config = Config.load(sys.stdin.buffer.read())
+    report = int(sys.argv[1])
+    os.set_inheritable(report, False)
+    _let_go()
+
+    def live() -> None:
+        _say(report, {"live": os.getpid()})
+
+    try:
+        trio.run(mount.run, config, live)
+    except BaseException as why:
+        error = _first(why)
+        message = error.message if isinstance(error, ImgfsError) else f"{type(error).__name__}: {error}"
+        code = error.exit_code if isinstance(error, ImgfsError) else 70
+        trace = "" if isinstance(error, ImgfsError) else traceback.format_exc()
+        _say(report, {"error": message, "exit": code, "traceback": trace})
+        return code
+    return 0
+
+
+def _first(why: BaseException) -> BaseException:
+    """Return the first error of a group that imgfs raised on purpose, else the first of all."""
+    if not isinstance(why, BaseExceptionGroup):
+        return why
+    parts = [_first(part) for part in why.exceptions]
+    return next((part for part in parts if isinstance(part, ImgfsError)), parts[0])
+
+
+def _let_go() -> None:
+    """Give up what would keep the caller's terminal or directory busy."""
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    if os.environ.get("IMGFS_FOREGROUND") != "1":
+        os.setsid()
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+    os.close(null)
+
+
+def _say(report: int, row: dict[str, object]) -> None:
+    """Tell whoever started us, once; a starter that is gone does not matter."""
+    with contextlib.suppress(OSError):
+        os.write(report, json.dumps(row).encode() + b"\n")
+        os.close(report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Session, FUSE and signals put together: the life of one daemon."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from imgfs import limits, log, runtime
+from imgfs.daemon import control, events, mountpoint, status
+from imgfs.daemon.attributes import Owner
+from imgfs.daemon.operations import Operations
+from imgfs.errors import MediaChanged, MountError, UsageError
+from imgfs.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imgfs.daemon.config import Config
+    from imgfs.session import Session
+
+logger = logging.getLogger(__name__)
+
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+async def run(config: Config, live: Callable[[], None]) -> None:
+    """Mount and serve until unmounted, told to end, or failed.
+
+    A failure leaves the mount in place, where it answers ENOTCONN: an empty directory would read as
+    "no files were found" to a tool that is still walking it.
+
+    Raises:
+        UsageError, MountError, SandboxError: before ``live`` was called.
+    """
+    log_events = events.install(config.log)
+    where = Path(config.mountpoint)
+    async with open_session(config.paths(), config.settings) as session:
+        created = mountpoint.prepare(where, config.paths())
+        try:
+            operations = Operations(session, _owner(config))
+            status.add(session, log_events, operations.statistics)
+            _init(operations, config)
+        except BaseException:
+            if created:
+                mountpoint.remove(where)
+            raise
+        record = runtime.Record(
+            pid=os.getpid(),
+            mountpoint=config.mountpoint,
+            images=config.images,
+            user=_user(),
+            since=time.time(),
+            created=created,
+        )
+        path = runtime.write(record)
+        clean = False
+        try:
+            await _serve(session, operations, config, path, live)
+            clean = True
+        finally:
+            pyfuse3.close(unmount=clean)
+            if clean:
+                runtime.remove(path)
+                if created:
+                    mountpoint.remove(where)
+
+
+async def _serve(
+    session: Session, operations: Operations, config: Config, record: Path, live: Callable[[], None]
+) -> None:
+    resolved = trio.Event()
+    session.tree.root.fill_with(resolved.wait)
+    async with trio.open_nursery() as nursery:
+
+        async def resolve() -> None:
+            try:
+                await session.resolve()
+            finally:
+                resolved.set()
+
+        async def unmount() -> dict[str, object]:
+            pyfuse3.terminate()
+            return {"pid": os.getpid()}
+
+        async def report() -> dict[str, object]:
+            return {"pid": os.getpid(), "images": list(config.images), "mountpoint": config.mountpoint}
+
+        verbs = {"unmount": unmount, "status": report}
+        await nursery.start(partial(control.serve, record.with_suffix(".sock"), verbs, os.getuid()))
+        nursery.start_soon(_signals)
+        nursery.start_soon(_watch, session, operations)
+        nursery.start_soon(resolve)
+        logger.info(log.MOUNTED, extra={"mountpoint": config.mountpoint})
+        live()
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
+
+
+async def _signals() -> None:
+    with trio.open_signal_receiver(*_ENDS, signal.SIGUSR1) as received:
+        async for number in received:
+            if number == signal.SIGUSR1:
+                _stacks()
+            else:
+                pyfuse3.terminate()
+
+
+def _stacks() -> None:
+    """Write the stacks of all tasks and threads to the event log."""
+    found = {}
+    for task in _tasks():
+        frames = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in task.iter_await_frames()]
+        found[task.name] = frames
+    threads = {str(ident): traceback.format_stack(frame) for ident, frame in sys._current_frames().items()}
+    logger.info(log.STACKS, extra={"tasks": found, "threads": threads})
+
+
+def _tasks() -> list[trio.lowlevel.Task]:
+    todo = [trio.lowlevel.current_root_task()]
+    found = []
+    while todo:
+        task = todo.pop()
+        if task is not None:
+            found.append(task)
+            for nursery in task.child_nurseries:
+                todo += nursery.child_tasks
+    return found
+
+
+async def _watch(session: Session, operations: Operations) -> None:
+    """Notice a changed host file within a second, while files above it are open (INV-14)."""
+    changed = False
+    while not changed:
+        await trio.sleep(limits.CHECK_HOST_EVERY)
+        for evidence in session.evidence:
+            for file in evidence.files:
+                try:
+                    file.check()
+                except MediaChanged as why:
+                    changed = True
+                    logger.warning(log.MEDIA_CHANGED, extra={"spec": file.name, "why": str(why)})
+    for ino in operations.open_inodes():
+        try:
+            pyfuse3.invalidate_inode(ino)
+        except OSError:
+            continue  # the kernel holds nothing of it
+
+
+def _init(operations: Operations, config: Config) -> None:
+    """Mount. Options are set one by one: the binding's defaults would enforce the evidence's modes.
+
+    Raises:
+        MountError: FUSE refuses, with what can be done.
+    """
+    fsname = config.fsname or Path(config.images[0]).name
+    options = {"ro", "nosuid", "nodev", "noexec", "subtype=imgfs", f"fsname={_option(fsname)}"}
+    if config.allow_other:
+        options |= {"allow_other", "default_permissions"}
+    try:
+        pyfuse3.init(operations, config.mountpoint, options)
+    except RuntimeError as why:
+        raise MountError(_advice(config)) from why
+
+
+def _advice(config: Config) -> str:
+    if not Path("/dev/fuse").exists():
+        return "/dev/fuse does not exist: load the kernel module (modprobe fuse) or give the container the device"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse: not readable and writable by you (as root: chmod 666 /dev/fuse, or imgfs doctor)"
+    if config.allow_other and os.getuid():
+        return (
+            "allow_other needs the line user_allow_other in /etc/fuse.conf; without it only you see the mount"
+        )
+    return f"{config.mountpoint}: FUSE refused to mount; imgfs doctor says what is missing"
+
+
+def _option(text: str) -> str:
+    """Return a name as a mount option value: commas and backslashes would start another option."""
+    return "".join("_" if c in ",\\" or not c.isprintable() else c for c in text)[:128] or "imgfs"
+
+
+def _owner(config: Config) -> Owner:
+    if config.uid < -1 or config.gid < -1:
+        raise UsageError("uid= and gid= are numbers from 0")
+    return Owner(os.getuid() if config.uid < 0 else config.uid, os.getgid() if config.gid < 0 else config.gid)
+
+
+def _user() -> str:
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())

@@ -1,0 +1,273 @@
+"""FUSE requests: translate, map errors, count. Nothing is decided here that a front-end without FUSE needs."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+import pyfuse3
+import trio
+
+from imgfs import limits, log
+from imgfs.daemon.attributes import Owner, absent, entry
+from imgfs.errors import ImgfsError, NotFound
+from imgfs.model import Attr, Ino, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from imgfs.session import Session
+    from imgfs.tree.handles import OpenFile
+    from imgfs.tree.nodes import Node
+
+logger = logging.getLogger(__name__)
+
+_STRICT = os.environ.get("IMGFS_STRICT") == "1"
+_QUIET = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ENODATA)
+
+
+def barrier[**P, R](handler: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Let only FUSEError leave a handler: anything else would end the daemon and every mount (INV-12)."""
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(*args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except ImgfsError as why:
+            code = why.errno or errno.EIO
+            if code not in _QUIET:
+                logger.warning(
+                    log.READ_FAILED,
+                    extra={"request": name, "why": str(why), "spec": getattr(why, "spec", "")},
+                )
+            raise pyfuse3.FUSEError(code) from None
+        except Exception:
+            logger.exception(log.HANDLER_FAILED, extra={"request": name})
+            if _STRICT:
+                raise
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    guarded.guarded = True  # type: ignore[attr-defined]  # a test asks every handler
+    return guarded
+
+
+class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is untyped
+    """The handlers of one mount."""
+
+    supports_dot_lookup: ClassVar[bool] = False
+    enable_writeback_cache: ClassVar[bool] = False
+    enable_acl: ClassVar[bool] = False
+
+    def __init__(self, session: Session, owner: Owner) -> None:
+        super().__init__()
+        self._session = session
+        self._tree = session.tree
+        self._owner = owner
+        self._files: dict[int, OpenFile] = {}
+        self._folders: dict[int, Node] = {}
+        self._next = 1
+        self._fast = 0
+        self._slow = 0
+        self._bytes = 0
+        self._started = time.monotonic()
+
+    # --- names ---------------------------------------------------------------------------------------
+    @barrier
+    async def lookup(self, parent_inode: Ino, name: bytes, ctx: object = None) -> pyfuse3.EntryAttributes:
+        """Answer a name; absence is answered so that the kernel remembers it."""
+        folder = self._tree.node(parent_inode)
+        try:
+            node = await folder.find(name)
+        except NotFound:
+            return absent(forever=folder.forever)
+        shown = self._entry(node, await node.attr())
+        self._tree.hold(node.ino)
+        return shown
+
+    @barrier
+    async def forget(self, inode_list: Sequence[tuple[Ino, int]]) -> None:
+        """Take back lookups."""
+        for ino, lookups in inode_list:
+            self._tree.forget(ino, lookups)
+
+    @barrier
+    async def getattr(self, inode: Ino, ctx: object = None) -> pyfuse3.EntryAttributes:
+        """Answer attributes."""
+        node = self._tree.node(inode)
+        return self._entry(node, await node.attr())
+
+    @barrier
+    async def readlink(self, inode: Ino, ctx: object = None) -> bytes:
+        """Answer a link's target, confined to its subvolume."""
+        return await self._tree.node(inode).link()
+
+    def _entry(self, node: Node, attr: Attr) -> pyfuse3.EntryAttributes:
+        return entry(node.ino, attr, forever=node.forever, owner=self._owner)
+
+    # --- directories -----------------------------------------------------------------------------------
+    @barrier
+    async def opendir(self, inode: Ino, ctx: object = None) -> int:
+        """Open a directory; its listing is read page by page."""
+        handle = self._handle()
+        self._folders[handle] = self._tree.node(inode)
+        return handle
+
+    @barrier
+    async def readdir(self, fh: int, start_id: int, token: object) -> None:
+        """Reply rows with attributes until the kernel's buffer is full."""
+        folder = self._folders[fh]
+        tree, owner, reply = self._tree, self._owner, pyfuse3.readdir_reply
+        forever = folder.forever
+        index = start_id
+        while True:
+            child = folder.row(index)
+            if child is None:
+                if not await folder.more(index):
+                    if index == start_id:
+                        self._incomplete(folder)
+                    return
+                continue
+            index += 1
+            late = not forever and child.attr.kind is Kind.DIR
+            shown = entry(
+                child.ino, child.attr, forever=forever or not late and bool(child.ino >> 48), owner=owner
+            )
+            if not reply(token, child.name, shown, index):
+                tree.forget_unheld(child.ino)
+                return
+            tree.hold(child.ino)
+
+    def _incomplete(self, folder: Node) -> None:
+        """End a listing that is not whole with an error: a short one would read as a smaller directory."""
+        damaged = getattr(folder, "damaged", "")
+        if damaged:
+            logger.warning(log.LISTING_DAMAGED, extra={"inode": folder.ino, "why": damaged})
+            raise pyfuse3.FUSEError(errno.EIO)
+
+    @barrier
+    async def releasedir(self, fh: int) -> None:
+        """Close a directory."""
+        del self._folders[fh]
+
+    # --- content ---------------------------------------------------------------------------------------
+    @barrier
+    async def open(self, inode: Ino, flags: int, ctx: object = None) -> pyfuse3.FileInfo:
+        """Resolve a file's layout; reading it asks no parser."""
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise pyfuse3.FUSEError(errno.EROFS)
+        node = self._tree.node(inode)
+        file = await self._session.open(node)
+        handle = self._handle()
+        self._files[handle] = file
+        return pyfuse3.FileInfo(fh=handle, direct_io=not node.forever, keep_cache=node.forever)
+
+    @barrier
+    async def read(self, fh: int, off: int, size: int) -> bytes | bytearray | memoryview:
+        """Reply bytes; the common case neither waits nor changes threads."""
+        file = self._files[fh]
+        try:
+            data = file.read_nowait(off, size)
+            self._fast += 1
+        except trio.WouldBlock:
+            self._slow += 1
+            data = await file.read(off, size)
+        self._bytes += len(data)
+        return data
+
+    @barrier
+    async def release(self, fh: int) -> None:
+        """Close a file."""
+        del self._files[fh]
+
+    @barrier
+    async def flush(self, fh: int) -> None:
+        """Do nothing, once: the kernel stops asking after ENOSYS."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    @barrier
+    async def access(self, inode: Ino, mode: int, ctx: object = None) -> bool:
+        """Leave it to the mode bits the kernel knows, once."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    # --- beside the content ------------------------------------------------------------------------------
+    @barrier
+    async def listxattr(self, inode: Ino, ctx: object = None) -> Sequence[bytes]:
+        """Answer attribute names."""
+        return list(await self._tree.node(inode).xattrs())
+
+    @barrier
+    async def getxattr(self, inode: Ino, name: bytes, ctx: object = None) -> bytes:
+        """Answer an attribute."""
+        value = (await self._tree.node(inode).xattrs()).get(name)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value[: limits.MAX_XATTRS]
+
+    @barrier
+    async def statfs(self, ctx: object = None) -> pyfuse3.StatvfsData:
+        """Answer the size of the media, nothing of it free."""
+        block = 4096
+        size = sum(
+            layer.size for layer in self._session.layers if layer.kind == "container" and layer.size > 0
+        )
+        shown = pyfuse3.StatvfsData()
+        shown.f_bsize = shown.f_frsize = block
+        shown.f_blocks = min(size // block, limits.MAX_SIZE)
+        shown.f_bfree = shown.f_bavail = shown.f_files = shown.f_ffree = shown.f_favail = 0
+        shown.f_namemax = limits.MAX_NAME
+        return shown
+
+    # --- own ----------------------------------------------------------------------------------------------
+    def _handle(self) -> int:
+        self._next += 1
+        return self._next
+
+    def open_inodes(self) -> set[Ino]:
+        """Return the numbers of open files, for invalidation when their media changed."""
+        return {file.node.ino for file in self._files.values()}
+
+    def statistics(self) -> dict[str, float]:
+        """Count requests. Units: seconds, bytes."""
+        return {
+            "seconds": round(time.monotonic() - self._started, 3),
+            "reads_answered_at_once": self._fast,
+            "reads_that_waited": self._slow,
+            "bytes_read": self._bytes,
+            "open_files": len(self._files),
+            "open_directories": len(self._folders),
+        }
+
+
+def _refuse(name: str) -> None:
+    async def handler(self: Operations, *args: object, **kwargs: object) -> None:  # noqa: ARG001  # any signature
+        raise pyfuse3.FUSEError(errno.EROFS)
+
+    handler.__name__ = name
+    handler.__doc__ = "Refuse: evidence is never written."
+    setattr(Operations, name, barrier(handler))
+
+
+for _name in (
+    "create",
+    "mknod",
+    "mkdir",
+    "symlink",
+    "link",
+    "unlink",
+    "rmdir",
+    "rename",
+    "setattr",
+    "write",
+    "setxattr",
+    "removexattr",
+    "fsync",
+    "fsyncdir",
+):
+    _refuse(_name)

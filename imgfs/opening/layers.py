@@ -1,0 +1,118 @@
+"""What was found, layer by layer: the content of layers.json and of ``imgfs info``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from imgfs.model import FilesInfo, Media, Spec, Volume, VolumeTable
+
+State = Literal["open", "locked", "unsupported", "damaged", "incomplete", "pending"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Layer:
+    """One layer. ``path`` is its directory in the mount.
+
+    Units: ``start`` and ``size`` bytes, ``start`` on the layer below, -1: not a range of it;
+    ``lost`` rows are [start, stop) bytes of this layer and the reason.
+    """
+
+    spec: str
+    backend: str
+    kind: Literal["container", "table", "volume", "files"]
+    state: State = "pending"
+    path: str = ""
+    title: str = ""
+    type: str = ""
+    version: str = ""
+    label: str = ""
+    uuid: str = ""
+    slot: int = -1
+    start: int = -1
+    size: int = -1
+    sector: int = 0
+    needs: str = ""
+    notes: list[str] = field(default_factory=list)
+    lost: list[tuple[int, int, str]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    members: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add a remark once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def media(self, media: Media, size: int) -> None:
+        """Take over what a container says."""
+        self.state = "incomplete" if media.lost else "open"
+        self.version = media.version
+        self.sector = media.sector
+        self.size = size
+        self.metadata = dict(media.metadata)
+        self.digests = dict(media.digests)
+        self.lost = list(media.lost)
+        self.notes += media.notes
+
+    def table(self, table: VolumeTable) -> None:
+        """Take over what a volume system says."""
+        self.state = "open"
+        self.type = table.scheme
+        self.sector = table.sector
+        self.uuid = table.uuid
+        self.label = table.label
+        self.notes += table.notes
+
+    def volume(self, volume: Volume) -> None:
+        """Take over what a table says of a slot."""
+        self.slot = volume.slot
+        self.start = volume.start
+        self.size = volume.stop - volume.start
+        self.type = volume.type_name or volume.type_id
+        self.label = volume.label
+        self.uuid = volume.unique_id
+
+    def files(self, info: FilesInfo) -> None:
+        """Take over what a file system says."""
+        self.state = "open"
+        self.type = info.type
+        self.version = info.version
+        self.label = info.label
+        self.uuid = info.uuid
+        self.size = info.size
+        self.notes += info.notes
+
+
+class Layers:
+    """All layers of a session in the order they were found."""
+
+    __slots__ = ("_layers",)
+
+    def __init__(self) -> None:
+        self._layers: list[Layer] = []
+
+    def add(self, layer: Layer) -> Layer:
+        """Record a layer."""
+        self._layers.append(layer)
+        return layer
+
+    def drop(self, layer: Layer) -> None:
+        """Forget a layer that turned out not to be there."""
+        self._layers.remove(layer)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204
+        return iter(list(self._layers))
+
+
+def child_layer(
+    spec: Spec,
+    backend: str,
+    kind: Literal["container", "table", "volume", "files"],
+    *,
+    path: str,
+    title: str = "",
+) -> Layer:
+    """Make the record of a layer that is about to be opened."""
+    return Layer(spec=str(spec), backend=backend, kind=kind, path=path, title=title)

@@ -1,0 +1,101 @@
+"""Which host files belong together, and opening them: only regular files beside the one that was named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imgfs import limits
+from imgfs.backends import Role
+from imgfs.block.hostfile import HostFile
+from imgfs.errors import UsageError
+from imgfs.opening.probe import candidates, look
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from imgfs.backends import Backend
+    from imgfs.block.fetch import Fetcher
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One disk as the analyst named it: the named file and the other members of its set."""
+
+    path: Path
+    files: tuple[HostFile, ...]
+
+    def close(self) -> None:
+        """Close the host files."""
+        for file in self.files:
+            file.close()
+
+
+async def gather(fetcher: Fetcher, paths: Sequence[Path], *, raw: bool = False) -> list[Evidence]:
+    """Open what the analyst named; several arguments that are members of one set become one disk.
+
+    Raises:
+        UsageError: a path is no image, unreadable, or named twice.
+    """
+    left = list(dict.fromkeys(paths))
+    if len(left) != len(paths):
+        twice = next(path for path in paths if list(paths).count(path) > 1)
+        raise UsageError(f"{twice} is named twice")
+    gathered: list[Evidence] = []
+    try:
+        while left:
+            path = left.pop(0)
+            first = HostFile.open(path)
+            gathered.append(Evidence(path, (first,)))
+            names = [] if raw else await _siblings(fetcher, path, first)
+            others = [HostFile.open(path.parent / name) for name in names]
+            gathered[-1] = Evidence(path, (first, *others))
+            members = {path.parent / name for name in names}
+            left = [p for p in left if p not in members]
+        _distinct(gathered)
+    except BaseException:
+        for evidence in gathered:
+            evidence.close()
+        raise
+    return gathered
+
+
+def _distinct(gathered: list[Evidence]) -> None:
+    seen: dict[tuple[int, int], str] = {}
+    for evidence in gathered:
+        for file in evidence.files:
+            key = (file.identity[0], file.identity[1])
+            if key in seen:
+                raise UsageError(f"{evidence.path} and {seen[key]} are the same file")
+            seen[key] = str(evidence.path)
+
+
+async def _siblings(fetcher: Fetcher, path: Path, first: HostFile) -> list[str]:
+    window = await look(fetcher, first)
+    for backend in candidates(window, (Role.MEDIA,), name=path.name, trials=False):
+        names = _matching(backend, path)
+        if names:
+            return names
+    return []
+
+
+def _matching(backend: Backend, path: Path) -> list[str]:
+    """Return the names of other members in the folder of ``path``, sorted.
+
+    Raises:
+        UsageError: the folder holds more than ``limits.MAX_SEGMENTS`` of them.
+    """
+    pattern = backend.siblings(path.name) if backend.siblings else ""
+    if not pattern:
+        return []
+    match = re.compile(pattern).fullmatch
+    names = sorted(
+        entry.name
+        for entry in path.parent.iterdir()
+        if entry.name != path.name and match(entry.name) and entry.is_file() and not entry.is_symlink()
+    )
+    if len(names) > limits.MAX_SEGMENTS:
+        raise UsageError(f"{path}: {len(names)} segments; at most {limits.MAX_SEGMENTS} are opened")
+    return names

@@ -1,0 +1,139 @@
+"""Composition root without FUSE: block cache, supervisor, resolver and tree of one set of images."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from imgfs import limits
+from imgfs.block.fetch import open_fetcher
+from imgfs.opening.members import gather
+from imgfs.opening.resolve import Overrule, Resolver
+from imgfs.tree.handles import OpenFile
+from imgfs.tree.nodes import Dir
+from imgfs.tree.tree import Tree
+from imgfs.worker.supervisor import open_supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from imgfs.block.fetch import Fetcher
+    from imgfs.opening.layers import Layers
+    from imgfs.opening.members import Evidence
+    from imgfs.tree.nodes import Node
+    from imgfs.worker.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a session is set up. Units: ``cache_bytes`` bytes of decoded units."""
+
+    overrule: Overrule = Overrule()
+    cache_bytes: int = limits.CACHE_BYTES
+    raw_links: bool = False
+    list_nested: bool = False
+    lost_zero: bool = False
+    unsafe_no_sandbox: bool = False
+
+
+class Session:
+    """Images resolved into a tree, ready to be walked and read."""
+
+    __slots__ = ("_resolver", "evidence", "fetcher", "supervisor", "tree")
+
+    def __init__(
+        self,
+        tree: Tree,
+        fetcher: Fetcher,
+        supervisor: Supervisor,
+        resolver: Resolver,
+        evidence: list[Evidence],
+    ) -> None:
+        self.tree = tree
+        self.fetcher = fetcher
+        self.supervisor = supervisor
+        self._resolver = resolver
+        self.evidence = evidence
+
+    @property
+    def layers(self) -> Layers:
+        """Return what was found so far."""
+        return self._resolver.layers
+
+    async def resolve(self) -> None:
+        """Open containers and tables of all images; file systems open on first access."""
+        taken: set[bytes] = set()
+        async with trio.open_nursery() as nursery:
+            for evidence in self.evidence:
+                name = evidence.path.name.encode("utf-8", "surrogateescape")
+                number = 2
+                while name in taken:
+                    name = evidence.path.name.encode("utf-8", "surrogateescape") + b"~%d" % number
+                    number += 1
+                taken.add(name)
+                nursery.start_soon(self._resolver.disk, evidence, name)
+
+    async def complete(self) -> None:
+        """Open everything there is: what ``info`` reports needs no access to wait for."""
+        todo: list[Dir] = [self.tree.root]
+        while todo:
+            folder = todo.pop()
+            await folder.complete()
+            todo += [child for child in map(folder.child, folder.names()) if isinstance(child, Dir)]
+
+    async def find(self, path: Sequence[bytes]) -> Node:
+        """Return the node at a path below the root.
+
+        Raises:
+            NotFound, NotADirectory: as the path says.
+        """
+        node: Node = self.tree.root
+        for name in path:
+            node = await node.find(name)
+        return node
+
+    async def open(self, node: Node) -> OpenFile:
+        """Resolve a node's content and return it for reading."""
+        source = await node.open()
+        for evidence in self.evidence:
+            for file in evidence.files:
+                file.check()
+        return OpenFile(node, source, self.fetcher)
+
+    def statistics(self) -> dict[str, object]:
+        """Count what every long-lived object holds and did."""
+        return {
+            "fetch": asdict(self.fetcher.statistics()),
+            "supervisor": asdict(self.supervisor.statistics()),
+            "directories": asdict(self.tree.dircache.statistics()),
+            "layouts": asdict(self.tree.layouts.statistics()),
+            "file_systems": [
+                {"spec": str(fs.spec), "worker": asdict(fs.client.statistics())}
+                for fs in self.tree.file_systems
+            ],
+        }
+
+
+@asynccontextmanager
+async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterator[Session]:
+    """Open images. ``resolve`` is left to the caller, who may serve the tree while it runs.
+
+    Raises:
+        UsageError: a path is no image, or an option does not fit.
+        SandboxError: parsers cannot be isolated.
+    """
+    async with open_fetcher(capacity=settings.cache_bytes, lost_zero=settings.lost_zero) as fetcher:
+        evidence = await gather(fetcher, paths, raw=settings.overrule.raw)
+        try:
+            newest = max(e.files[0].identity[3] for e in evidence)
+            tree = Tree(raw_links=settings.raw_links, list_nested=settings.list_nested, m_ns=newest)
+            async with open_supervisor(fetcher, unsafe_no_sandbox=settings.unsafe_no_sandbox) as supervisor:
+                resolver = Resolver(tree, supervisor, fetcher, settings.overrule)
+                yield Session(tree, fetcher, supervisor, resolver, evidence)
+        finally:
+            for one in evidence:
+                one.close()
