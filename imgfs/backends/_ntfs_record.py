@@ -1,0 +1,160 @@
+"""MFT records: what TSK knows of a file and does not hand out (initialised sizes, security, times).
+
+Source: [MS-FSCC] for values; NTFS on-disk structures after the Linux-NTFS project's NTFS
+documentation, sections "FILE record", "Standard and non-resident attribute header",
+"$ATTRIBUTE_LIST", "$STANDARD_INFORMATION", "$FILE_NAME", "$Secure".
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from imgfs.errors import EvidenceError, Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imgfs.backends import Reader
+    from imgfs.backends._tsk_layout import Row
+
+STANDARD, ATTRIBUTE_LIST, FILE_NAME, SECURITY, VOLUME_NAME, DATA, REPARSE = 0x10, 0x20, 0x30, 0x50, 0x60, 0x80, 0xC0
+_EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
+_SECTOR: Final = 512  # stride of the update sequence array
+_MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
+_NON_RESIDENT = struct.Struct("<QQHHIQQQ")
+_REFERENCE: Final = (1 << 48) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a record. ``content`` is the value of a resident one.
+
+    Units: ``size`` and ``valid`` bytes; ``lowest`` is a cluster number of the stream.
+    """
+
+    type: int
+    name: str
+    id: int
+    resident: bool
+    content: bytes
+    lowest: int
+    size: int
+    valid: int
+
+
+class Mft:
+    """The master file table as records, read through the runs of its own data attribute."""
+
+    __slots__ = ("_reader", "_record", "_rows", "_window", "_window_at")
+
+    def __init__(self, reader: Reader, rows: list[Row], record: int) -> None:
+        self._reader = reader
+        self._rows = rows
+        self._record = record
+        self._window = b""  # neighbours are asked for one after the other
+        self._window_at = -1
+
+    def record(self, number: int) -> bytes:
+        """Return a record with its sectors' last bytes put back.
+
+        Raises:
+            Malformed: outside the table, no FILE signature, or a torn sector.
+        """
+        raw = bytearray(self._raw(number * self._record))
+        if raw[:4] != b"FILE":
+            raise Malformed(f"MFT record {number}: no FILE signature")
+        at, count = struct.unpack_from("<HH", raw, 4)
+        if count < 1 or at + 2 * count > len(raw) or (count - 1) * _SECTOR > len(raw):
+            raise Malformed(f"MFT record {number}: update sequence of {count} at {at}")
+        stamp = raw[at : at + 2]
+        for sector in range(1, count):
+            end = sector * _SECTOR
+            if raw[end - 2 : end] != stamp:
+                raise Malformed(f"MFT record {number}: sector {sector} is torn")
+            raw[end - 2 : end] = raw[at + 2 * sector : at + 2 * sector + 2]
+        return bytes(raw)
+
+    def _raw(self, at: int) -> bytes:
+        offset = at - self._window_at
+        if self._window_at < 0 or not 0 <= offset <= len(self._window) - self._record:
+            self._fill(at)
+            offset = 0
+        return self._window[offset : offset + self._record]
+
+    def _fill(self, at: int) -> None:
+        for logical, length, target in self._rows:
+            if logical <= at and at + self._record <= logical + length and target >= 0:
+                take = min(64 * 1024, logical + length - at)
+                self._window = self._reader.read(target + at - logical, take)
+                self._window_at = at
+                return
+        raise Malformed(f"MFT record at {at} is outside the table")
+
+    def attributes(self, number: int) -> list[Attribute]:
+        """Return the attributes of a record, those of its extension records too.
+
+        Raises:
+            Malformed: the record or its attribute list contradicts itself.
+        """
+        own = list(parse(self.record(number)))
+        listed = next((a for a in own if a.type == ATTRIBUTE_LIST and a.resident), None)
+        if listed is None:
+            return own
+        for other in sorted({reference for reference in _references(listed.content) if reference != number}):
+            try:
+                extension = self.record(other)
+            except EvidenceError:
+                continue  # the rest is still worth showing
+            if struct.unpack_from("<Q", extension, 32)[0] & _REFERENCE == number:
+                own += parse(extension)
+        return own
+
+    def has_remote_list(self, number: int) -> bool:
+        """Say whether the attribute list itself lies outside the record."""
+        return any(a.type == ATTRIBUTE_LIST and not a.resident for a in parse(self.record(number)))
+
+
+def parse(record: bytes) -> Iterator[Attribute]:
+    """Yield the attributes of one record.
+
+    Raises:
+        Malformed: an attribute leaves the record.
+    """
+    (at,) = struct.unpack_from("<H", record, 20)
+    for _ in range(_MAX_ATTRIBUTES):
+        if at + 16 > len(record):
+            return
+        kind, length, remote, name_length, name_at, _flags, number = struct.unpack_from("<IIBBHHH", record, at)
+        if kind == 0xFFFFFFFF:
+            return
+        if length < 24 or at + length > len(record):
+            raise Malformed(f"attribute {kind:#x} of {length} bytes at {at} of its record")
+        body = record[at : at + length]
+        name = body[name_at : name_at + 2 * name_length].decode("utf-16-le", "surrogatepass") if name_length else ""
+        if not remote:
+            size, value_at = struct.unpack_from("<IH", body, 16)
+            content = body[value_at : value_at + size]
+            if len(content) == size:
+                yield Attribute(kind, name, number, True, content, 0, size, size)
+        elif length >= 64:
+            lowest, _, _, _, _, _, size, valid = _NON_RESIDENT.unpack_from(body, 16)
+            yield Attribute(kind, name, number, False, b"", lowest, size, valid)
+        at += length
+
+
+def _references(content: bytes) -> Iterator[int]:
+    at = 0
+    while at + 26 <= len(content):
+        (length,) = struct.unpack_from("<H", content, at + 4)
+        yield struct.unpack_from("<Q", content, at + 16)[0] & _REFERENCE
+        if length < 26:
+            return
+        at += length
+
+
+def filetime(value: int) -> int | None:
+    """Return nanoseconds since 1970 of a FILETIME; None: 0, or outside 64 bits."""
+    nanoseconds = (value - _EPOCH) * 100
+    return nanoseconds if value and -(1 << 63) <= nanoseconds < 1 << 63 else None
