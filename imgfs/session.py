@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from imgfs import limits
+from imgfs.block.extents import donation
 from imgfs.block.fetch import open_fetcher
 from imgfs.opening.members import gather
 from imgfs.opening.resolve import Overrule, Resolver
@@ -35,6 +36,7 @@ class Settings:
     overrule: Overrule = Overrule()
     cache_bytes: int = limits.CACHE_BYTES
     raw_links: bool = False
+    enter_nested: bool = True
     list_nested: bool = False
     lost_zero: bool = False
     unsafe_no_sandbox: bool = False
@@ -112,7 +114,7 @@ class Session:
             "directories": asdict(self.tree.dircache.statistics()),
             "layouts": asdict(self.tree.layouts.statistics()),
             "file_systems": [
-                {"spec": str(fs.spec), "worker": asdict(fs.client.statistics())}
+                {"spec": str(fs.spec), "workers": [asdict(w) for w in fs.client.statistics()]}
                 for fs in self.tree.file_systems
             ],
         }
@@ -126,13 +128,17 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
         UsageError: a path is no image, or an option does not fit.
         SandboxError: parsers cannot be isolated.
     """
-    async with open_fetcher(capacity=settings.cache_bytes, lost_zero=settings.lost_zero) as fetcher:
+    async with open_fetcher(cache_bytes=settings.cache_bytes, lost_zero=settings.lost_zero) as fetcher:
         evidence = await gather(fetcher, paths, raw=settings.overrule.raw)
         try:
             newest = max(e.files[0].identity[3] for e in evidence)
             tree = Tree(raw_links=settings.raw_links, list_nested=settings.list_nested, m_ns=newest)
-            async with open_supervisor(fetcher, unsafe_no_sandbox=settings.unsafe_no_sandbox) as supervisor:
+            async with open_supervisor(
+                fetcher, unsafe_no_sandbox=settings.unsafe_no_sandbox, donate=donation
+            ) as supervisor:
                 resolver = Resolver(tree, supervisor, fetcher, settings.overrule)
+                if settings.enter_nested:
+                    tree.enter = resolver.enter
                 yield Session(tree, fetcher, supervisor, resolver, evidence)
         finally:
             for one in evidence:

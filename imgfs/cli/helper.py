@@ -19,7 +19,7 @@ from imgfs.cli.mount import mount
 @click.option("-t", "_type", default="")
 @click.pass_context
 def mount_helper(
-    ctx: click.Context, image: str, mountpoint: str, words: tuple[str, ...], **_rest: object
+    ctx: click.Context, /, image: str, mountpoint: str, words: tuple[str, ...], **_rest: object
 ) -> None:
     """Mount as ``mount -t fuse.imgfs IMAGE MOUNTPOINT -o OPTS`` asks."""
 

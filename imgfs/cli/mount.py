@@ -112,7 +112,9 @@ def start(config: Config, *, foreground: bool = False) -> None:
     daemon.stdin.close()
     with os.fdopen(reader, "rb") as pipe:
         line = pipe.readline()
-    answer = json.loads(line) if line else {"error": f"the daemon ended with {daemon.wait()}", "exit": 70}
+    answer: dict[str, Any] = (
+        json.loads(line) if line else {"error": f"the daemon ended with {daemon.wait()}", "exit": 70}
+    )
     if "error" in answer:
         daemon.wait()
         failure = _Failed(answer["error"] + (f"\n{answer['traceback']}" if answer.get("traceback") else ""))

@@ -6,7 +6,7 @@ import re
 import zoneinfo
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ from imgfs.opening.resolve import Overrule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 _UNITS: Final = {"": 1, "b": 1, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECTORS: Final = (512, 1024, 2048, 4096)
@@ -54,7 +56,7 @@ def split_path(argument: str) -> tuple[Path, tuple[bytes, ...]]:
     raise UsageError(f"{argument.split(':')[0]}: no such file")
 
 
-def overruling[F: Callable[..., Any]](command: F) -> F:
+def overruling(command: F) -> F:
     """Add the options that overrule detection."""
     for option in reversed(
         [

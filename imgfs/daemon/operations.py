@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
@@ -18,7 +18,7 @@ from imgfs.errors import ImgfsError, NotFound
 from imgfs.model import Attr, Ino, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from imgfs.session import Session
     from imgfs.tree.handles import OpenFile
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _STRICT = os.environ.get("IMGFS_STRICT") == "1"
 _QUIET = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ENODATA)
 
 
-def barrier[**P, R](handler: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+def barrier(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Let only FUSEError leave a handler: anything else would end the daemon and every mount (INV-12)."""
     name = handler.__name__
 
@@ -58,12 +61,12 @@ def barrier[**P, R](handler: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable
     return guarded
 
 
-class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is untyped
+class Operations(pyfuse3.Operations):
     """The handlers of one mount."""
 
-    supports_dot_lookup: ClassVar[bool] = False
-    enable_writeback_cache: ClassVar[bool] = False
-    enable_acl: ClassVar[bool] = False
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
 
     def __init__(self, session: Session, owner: Owner) -> None:
         super().__init__()
@@ -80,9 +83,11 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is un
 
     # --- names ---------------------------------------------------------------------------------------
     @barrier
-    async def lookup(self, parent_inode: Ino, name: bytes, ctx: object = None) -> pyfuse3.EntryAttributes:
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
         """Answer a name; absence is answered so that the kernel remembers it."""
-        folder = self._tree.node(parent_inode)
+        folder = self._tree.node(Ino(parent_inode))
         try:
             node = await folder.find(name)
         except NotFound:
@@ -92,35 +97,35 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is un
         return shown
 
     @barrier
-    async def forget(self, inode_list: Sequence[tuple[Ino, int]]) -> None:
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back lookups."""
         for ino, lookups in inode_list:
-            self._tree.forget(ino, lookups)
+            self._tree.forget(Ino(ino), lookups)
 
     @barrier
-    async def getattr(self, inode: Ino, ctx: object = None) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Answer attributes."""
-        node = self._tree.node(inode)
+        node = self._tree.node(Ino(inode))
         return self._entry(node, await node.attr())
 
     @barrier
-    async def readlink(self, inode: Ino, ctx: object = None) -> bytes:
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Answer a link's target, confined to its subvolume."""
-        return await self._tree.node(inode).link()
+        return await self._tree.node(Ino(inode)).link()
 
     def _entry(self, node: Node, attr: Attr) -> pyfuse3.EntryAttributes:
         return entry(node.ino, attr, forever=node.forever, owner=self._owner)
 
     # --- directories -----------------------------------------------------------------------------------
     @barrier
-    async def opendir(self, inode: Ino, ctx: object = None) -> int:
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory; its listing is read page by page."""
         handle = self._handle()
-        self._folders[handle] = self._tree.node(inode)
+        self._folders[handle] = self._tree.node(Ino(inode))
         return handle
 
     @barrier
-    async def readdir(self, fh: int, start_id: int, token: object) -> None:
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Reply rows with attributes until the kernel's buffer is full."""
         folder = self._folders[fh]
         tree, owner, reply = self._tree, self._owner, pyfuse3.readdir_reply
@@ -158,18 +163,18 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is un
 
     # --- content ---------------------------------------------------------------------------------------
     @barrier
-    async def open(self, inode: Ino, flags: int, ctx: object = None) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Resolve a file's layout; reading it asks no parser."""
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
-        node = self._tree.node(inode)
+        node = self._tree.node(Ino(inode))
         file = await self._session.open(node)
         handle = self._handle()
         self._files[handle] = file
         return pyfuse3.FileInfo(fh=handle, direct_io=not node.forever, keep_cache=node.forever)
 
     @barrier
-    async def read(self, fh: int, off: int, size: int) -> bytes | bytearray | memoryview:
+    async def read(self, fh: int, off: int, size: int) -> bytes:
         """Reply bytes; the common case neither waits nor changes threads."""
         file = self._files[fh]
         try:
@@ -179,7 +184,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is un
             self._slow += 1
             data = await file.read(off, size)
         self._bytes += len(data)
-        return data
+        return data  # type: ignore[return-value]  # the binding replies from any buffer without a copy
 
     @barrier
     async def release(self, fh: int) -> None:
@@ -192,26 +197,26 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]  # the binding is un
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
     @barrier
-    async def access(self, inode: Ino, mode: int, ctx: object = None) -> bool:
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Leave it to the mode bits the kernel knows, once."""
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
     # --- beside the content ------------------------------------------------------------------------------
     @barrier
-    async def listxattr(self, inode: Ino, ctx: object = None) -> Sequence[bytes]:
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Answer attribute names."""
-        return list(await self._tree.node(inode).xattrs())
+        return list(await self._tree.node(Ino(inode)).xattrs())
 
     @barrier
-    async def getxattr(self, inode: Ino, name: bytes, ctx: object = None) -> bytes:
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """Answer an attribute."""
-        value = (await self._tree.node(inode).xattrs()).get(name)
+        value = (await self._tree.node(Ino(inode)).xattrs()).get(name)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return value[: limits.MAX_XATTRS]
 
     @barrier
-    async def statfs(self, ctx: object = None) -> pyfuse3.StatvfsData:
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Answer the size of the media, nothing of it free."""
         block = 4096
         size = sum(

@@ -19,7 +19,7 @@ def layers_json(session: Session) -> dict[str, object]:
     """Return the content of layers.json: every layer with its state."""
     return {
         "imgfs": __version__,
-        "sandbox": session.supervisor.sandbox,
+        "sandbox": session.supervisor.statistics().sandbox,
         "layers": [asdict(layer) for layer in session.layers],
         "file_systems": _file_systems(session),
     }

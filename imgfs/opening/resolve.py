@@ -83,7 +83,6 @@ class Resolver:
         self._fetcher = fetcher
         self._overrule = overrule
         self.layers = Layers()
-        tree.enter = self._enter
         if overrule.type and overrule.type not in discover():
             raise UsageError(f"--type {overrule.type}: known are {', '.join(sorted(discover()))}")
 
@@ -99,7 +98,7 @@ class Resolver:
         await self._media(evidence.files, [file.name for file in evidence.files], place)
         return disk
 
-    async def _enter(self, source: ByteSource, spec: str, name: bytes) -> Dir | None:
+    async def enter(self, source: ByteSource, spec: str, name: bytes) -> Dir | None:
         """Resolve the disk inside a file of the evidence; None when nothing is recognised in it."""
         depth = spec.count("|")
         if depth >= limits.MAX_DEPTH or not source.size:

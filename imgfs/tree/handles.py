@@ -58,7 +58,7 @@ class LayoutCache:
 
     def put(self, key: Key, source: ByteSource) -> None:
         """Keep a source."""
-        weight = _BASE_BYTES + (_ROW_BYTES * len(source) if isinstance(source, ExtentMap) else 0)
+        weight = _BASE_BYTES + (_ROW_BYTES * source.run_count if isinstance(source, ExtentMap) else 0)
         self._sources[key] = (source, weight)
         self._used += weight
         while self._used > self._capacity and len(self._sources) > 1:
