@@ -250,7 +250,7 @@ def test_other_names_have_no_siblings() -> None:
 def corpus_entries() -> list[dict]:
     index = CORPUS / "INDEX.json"
     entries = json.loads(index.read_text()) if index.exists() else []
-    return [e for e in entries if e["container"] == "ewf" and not e["hostile"] and e["truth"]]
+    return [e for e in entries if e.get("container") == "ewf" and not e["hostile"] and e.get("truth")]
 
 
 @pytest.mark.parametrize("entry", corpus_entries() or [None], ids=lambda e: e["image"] if e else "none")
