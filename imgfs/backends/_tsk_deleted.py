@@ -104,7 +104,7 @@ class Deleted:
             if name is None:
                 continue
             text = bytes(name.name or b"")
-            if text in {b".", b".."} or not self._format.keep(text, int(name.type)):
+            if text in {b".", b".."} or not self._format.keep(child):
                 continue
             if int(name.flags) & ALLOCATED and not inside_deleted:
                 if child.info.meta is not None and META_KINDS.get(int(child.info.meta.type)) == Kind.DIR:
@@ -184,9 +184,7 @@ class Deleted:
                 if isinstance(file, str) or file.info.name is None:
                     continue
                 address = int(file.info.name.meta_addr)
-                if address in named or not self._format.keep(
-                    bytes(file.info.name.name or b""), int(file.info.name.type)
-                ):
+                if address in named or not self._format.keep(file):
                     continue
                 named.add(address)
                 meta = file.info.meta

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 DEFAULT: Final = 1  # TSK_FS_ATTR_TYPE_DEFAULT
 
 
-def keep_all(name: bytes, kind: int) -> bool:
+def keep_all(file: Any) -> bool:
     """Keep every name but ``$OrphanFiles``, which TSK would build by reading the whole volume."""
-    return kind != VIRTUAL_DIR and bool(name)
+    return int(file.info.name.type) != VIRTUAL_DIR
 
 
 def no_kind(_file: Any, _attributes: list[Any]) -> Kind | None:
@@ -59,7 +59,7 @@ class Format:
     content: frozenset[int] = frozenset({DEFAULT})
     named: frozenset[int] = frozenset()
     suffix: dict[int, bytes] = field(default_factory=dict)
-    keep: Callable[[bytes, int], bool] = keep_all
+    keep: Callable[[Any], bool] = keep_all
     kind: Callable[[Any, list[Any]], Kind | None] = no_kind
     valid: Callable[[int, bytes | None], int | None] = no_valid
     link: Callable[[Any], bytes] = tsk_link

@@ -192,6 +192,6 @@ def live_entries(fs: Any, inum: int, form: Format, describer: Describer) -> Iter
         if found is None or not int(found.flags) & ALLOCATED:
             continue
         name = bytes(found.name or b"")
-        if name in {b".", b".."} or not form.keep(name, int(found.type)):
+        if name in {b".", b".."} or not form.keep(file):
             continue
         yield from describer.entries(file, name, int(found.meta_addr))

@@ -1,0 +1,121 @@
+"""exFAT, through TSK, with the valid data length TSK ignores.
+
+Source: Microsoft exFAT file system specification, sections 3.1 (boot sector), 7.3 (volume label),
+7.6 (stream extension).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from imgfs.backends import Backend, Role, Signature
+from imgfs.backends._fat_boot import serial_text
+from imgfs.backends._fat_time import localiser, use_utc
+from imgfs.backends._tsk import VIRTUAL_DIR, open_fs
+from imgfs.backends._tsk_files import TskFiles, trees
+from imgfs.backends._tsk_format import Format
+from imgfs.errors import EvidenceError, Malformed, NotMine
+from imgfs.model import FilesInfo
+
+if TYPE_CHECKING:
+    from imgfs.backends import Files, Options, Reader
+
+_LABEL: Final = b" (Volume Label Entry)"
+_LABEL_ENTRY, _STREAM_ENTRY = 0x83, 0xC0
+
+
+def open_exfat(reader: Reader, options: Options) -> Files:
+    """Open an exFAT volume.
+
+    Raises:
+        NotMine: no exFAT boot sector, or TSK finds no file system behind it.
+        Malformed: sector or cluster sizes that the specification excludes.
+    """
+    if reader.size < 512:
+        raise NotMine("exfat")
+    boot = reader.read(0, 512)
+    if boot[3:11] != b"EXFAT   ":
+        raise NotMine("exfat")
+    (sectors,) = struct.unpack_from("<Q", boot, 72)
+    heap, _, root, serial = struct.unpack_from("<4I", boot, 88)
+    sector_shift, cluster_shift = boot[108], boot[109]
+    if not 9 <= sector_shift <= 12 or cluster_shift > 25 - sector_shift:
+        raise Malformed(f"sectors of 2^{sector_shift}, clusters of 2^{cluster_shift} sectors", start=108, stop=110)
+    use_utc()
+    fs = open_fs(reader, "EXFAT")
+    repair, note = localiser(options.tz)
+    sector, cluster = 1 << sector_shift, 1 << sector_shift + cluster_shift
+    heap_at = heap * sector
+    volume = int(fs.info.block_count) * int(fs.info.block_size)
+    valid = _ValidSizes(reader, heap_at, sector)
+    form = Format(keep=_keep, repair=repair, valid=valid)
+    info = FilesInfo(
+        type="exfat",
+        trees=trees(int(fs.info.root_inum)),
+        block=cluster,
+        size=sectors << sector_shift,
+        label=_label(reader, heap_at + (root - 2) * cluster, cluster),
+        uuid=serial_text(serial),
+        notes=(note,) if note else (),
+    )
+    return TskFiles(fs, form, info, volume)
+
+
+def _keep(file: Any) -> bool:
+    """Leave out ``$OrphanFiles`` and the volume label, an entry without times."""
+    name, meta = file.info.name, file.info.meta
+    if int(name.type) == VIRTUAL_DIR:
+        return False
+    return not (bytes(name.name or b"").endswith(_LABEL) and (meta is None or not (meta.mtime or meta.crtime)))
+
+
+def _label(reader: Reader, at: int, cluster: int) -> str:
+    try:
+        root = reader.read(at, min(cluster, reader.size - at))
+    except (EvidenceError, ValueError):
+        return ""
+    for entry in range(0, len(root) - 31, 32):
+        if root[entry] == _LABEL_ENTRY and root[entry + 1] <= 11:
+            return root[entry + 2 : entry + 2 + 2 * root[entry + 1]].decode("utf-16-le", "replace")
+        if not root[entry]:
+            break
+    return ""
+
+
+class _ValidSizes:
+    """Valid data lengths, from the stream extension behind the file entry TSK's number stands for.
+
+    TSK numbers directory slots of 32 bytes from 3 at the start of the cluster heap. An entry set may
+    go on in another cluster; what cannot be found is not guessed: such a file counts as valid.
+    """
+
+    __slots__ = ("_heap", "_reader")
+
+    def __init__(self, reader: Reader, heap: int, _sector: int) -> None:
+        self._reader = reader
+        self._heap = heap
+
+    def __call__(self, inum: int, _name: bytes | None) -> int | None:
+        """Return the valid length of the file with TSK's number ``inum``."""
+        at = self._heap + (inum - 3) * 32
+        if inum < 3 or at + 64 > self._reader.size:
+            return None
+        entry = self._reader.read(at, 64)
+        if entry[0] & 0x7F != 0x05 or entry[32] & 0x7F != _STREAM_ENTRY & 0x7F:
+            return None
+        valid, size = struct.unpack_from("<Q", entry, 40)[0], struct.unpack_from("<Q", entry, 56)[0]
+        return int(valid) if valid < size else None
+
+
+BACKEND = Backend(
+    name="exfat",
+    title="exFAT",
+    role=Role.FILES,
+    rank=20,
+    signatures=(Signature(3, b"EXFAT   "),),
+    open=open_exfat,
+    imports=("pytsk3",),
+    supports="deleted files, valid data length, orphans",
+    truth=("peer", "tsk", "corpus"),
+)
