@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from imgfs.cli.options import mount_words, overrule, overruling
+from imgfs.cli.options import image_path, mount_words, overrule, overruling
 from imgfs.daemon.config import Config
-from imgfs.errors import ImgfsError, UsageError
+from imgfs.errors import ImgfsError
 from imgfs.session import Settings
 
 _HELP = """Mount IMAGES on MOUNTPOINT and return when the mount is live.
@@ -62,7 +62,7 @@ def mount(
         unsafe_no_sandbox=unsafe,
     )
     config = Config(
-        images=tuple(str(_image(image)) for image in images),
+        images=tuple(str(image_path(image)) for image in images),
         mountpoint=str(_absolute(mountpoint)),
         settings=settings,
         allow_other=said.allow_other,
@@ -80,15 +80,6 @@ def _absolute(path: str) -> Path:
     """Return the path the kernel will show, without touching the last component: it may be a dead mount."""
     whole = Path(os.path.abspath(path))  # noqa: PTH100  # links of the last component must not be followed
     return Path(os.path.realpath(whole.parent)) / whole.name
-
-
-def _image(path: str) -> Path:
-    image = Path(path)
-    if image.is_dir():
-        raise UsageError(f"{path} is a directory; name the image file in it")
-    if not os.path.lexists(path):
-        raise UsageError(f"{path}: no such file")
-    return image.absolute()
 
 
 class _Failed(ImgfsError):

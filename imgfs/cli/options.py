@@ -56,6 +56,20 @@ def split_path(argument: str) -> tuple[Path, tuple[bytes, ...]]:
     raise UsageError(f"{argument.split(':')[0]}: no such file")
 
 
+def image_path(argument: str) -> Path:
+    """Return an image's absolute path.
+
+    Raises:
+        UsageError: no such file, or a directory.
+    """
+    path = Path(argument)
+    if path.is_dir():
+        raise UsageError(f"{argument} is a directory; name the image file in it")
+    if not path.exists():
+        raise UsageError(f"{argument}: {'a link to nothing' if path.is_symlink() else 'no such file'}")
+    return path.absolute()
+
+
 def overruling(command: F) -> F:
     """Add the options that overrule detection."""
     for option in reversed(

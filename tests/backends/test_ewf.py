@@ -34,7 +34,9 @@ def media_bytes(size: int = 3 * 1024 * 1024 + 5 * SECTOR) -> bytes:
     """Return text, noise and zeros: chunks that compress, that do not, and empty ones."""
     rng = random.Random(7)
     text = b"".join(b"line %d of a log\n" % rng.randrange(10**6) for _ in range(60_000))
-    return (text[: size // 3] + rng.randbytes(size // 3) + bytes(size))[: size - 100_000] + rng.randbytes(100_000)
+    return (text[: size // 3] + rng.randbytes(size // 3) + bytes(size))[: size - 100_000] + rng.randbytes(
+        100_000
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,18 @@ def read_all(paths: list[Path], media: Media, *, lost_zero: bool = False, table:
     return trio.run(run)
 
 
-FORMATS = ["encase1", "encase2", "encase3", "encase4", "encase5", "encase6", "encase7", "smart", "ftk", "ewfx"]
+FORMATS = [
+    "encase1",
+    "encase2",
+    "encase3",
+    "encase4",
+    "encase5",
+    "encase6",
+    "encase7",
+    "smart",
+    "ftk",
+    "ewfx",
+]
 FORMATS += ["linen5", "linen6", "linen7"]
 
 

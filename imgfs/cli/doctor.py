@@ -1,0 +1,178 @@
+"""``imgfs doctor``: what this machine offers, and repairs of what imgfs itself needs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import stat
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from imgfs import __version__, runtime
+from imgfs.backends import discover
+from imgfs.cli.mounts import survey
+from imgfs.daemon import mountpoint as points
+from imgfs.errors import MountError
+from imgfs.worker import sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HELPER: Final = Path("/usr/sbin/mount.fuse.imgfs")
+_PACKAGES: Final = {"pytsk3": "pytsk3", "pyewf": "libewf-python"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; ``advice`` says what to do."""
+
+    good: bool
+    what: str
+    advice: str = ""
+    essential: bool = True
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only look: repair and install nothing.")
+def doctor(*, check: bool) -> None:
+    """Look at FUSE, the sandbox, libraries and stale mounts; repair what can be repaired.
+
+    As root this also installs the helper behind `mount -t fuse.imgfs` and fstab. Exit code 1 when
+    something essential is missing.
+    """
+    findings = [Finding(good=True, what=f"imgfs {__version__}, Python {sys.version.split()[0]}")]
+    findings += _fuse(repair=not check)
+    findings += _sandbox()
+    findings += _libraries()
+    findings += _stale(repair=not check)
+    findings += _helper(repair=not check)
+    for finding in findings:
+        mark = (
+            click.style("ok  ", fg="green")
+            if finding.good
+            else click.style(
+                "miss" if finding.essential else "note", fg="red" if finding.essential else "yellow"
+            )
+        )
+        click.echo(f"{mark}  {finding.what}" + (f": {finding.advice}" if finding.advice else ""))
+    if any(not f.good and f.essential for f in findings):
+        raise SystemExit(1)
+
+
+def _fuse(*, repair: bool) -> Iterator[Finding]:
+    device = Path("/dev/fuse")
+    if not device.exists():
+        yield Finding(good=False, what="/dev/fuse", advice="modprobe fuse; in a container give it the device")
+    else:
+        mode = device.stat().st_mode
+        if mode & 0o666 != 0o666 and repair and os.getuid() == 0:
+            device.chmod(stat.S_IMODE(mode) | 0o666)
+            yield Finding(good=True, what="/dev/fuse", advice="opened to all users (was for root alone)")
+        elif not os.access(device, os.R_OK | os.W_OK):
+            yield Finding(
+                good=False, what="/dev/fuse", advice="not yours to open; as root: chmod 666 /dev/fuse"
+            )
+        else:
+            yield Finding(good=True, what="/dev/fuse")
+    program = shutil.which("fusermount3")
+    if program is None:
+        yield Finding(good=False, what="fusermount3", advice="apt install fuse3")
+    else:
+        setuid = bool(os.stat(program).st_mode & stat.S_ISUID)  # noqa: PTH116
+        yield Finding(
+            good=setuid or os.getuid() == 0,
+            what=program,
+            advice="" if setuid else "not setuid root: only root can mount",
+        )
+    try:
+        importlib.import_module("pyfuse3")
+        yield Finding(good=True, what=f"pyfuse3 {version('pyfuse3')}")
+    except ImportError as why:
+        yield Finding(
+            good=False, what="pyfuse3", advice=f"{why}; apt install libfuse3-3, then install imgfs again"
+        )
+
+
+def _sandbox() -> Iterator[Finding]:
+    status = sandbox.status()
+    if status.missing:
+        yield Finding(
+            good=False, what="sandbox", advice=f"{status.missing}; parsers run only with --unsafe-no-sandbox"
+        )
+        return
+    yield Finding(good=True, what=f"sandbox: Landlock ABI {status.landlock}, seccomp, rlimits")
+
+
+def _libraries() -> Iterator[Finding]:
+    wanted: dict[str, list[str]] = {}
+    for backend in discover().values():
+        for name in backend.imports:
+            wanted.setdefault(name, []).append(backend.name)
+    for name, users in sorted(wanted.items()):
+        package = _PACKAGES.get(name, name)
+        try:
+            yield Finding(good=True, what=f"{package} {version(package)} ({', '.join(users)})")
+        except PackageNotFoundError:
+            yield Finding(
+                good=False,
+                what=package,
+                advice=f"not installed: {', '.join(users)} cannot be read",
+                essential=False,
+            )
+
+
+def _stale(*, repair: bool) -> Iterator[Finding]:
+    for row in survey():
+        where = str(row["mountpoint"])
+        if row["state"] in ("alive", "other"):
+            yield Finding(good=True, what=f"mount {where} {row['state']}")
+        elif not repair:
+            yield Finding(
+                good=False,
+                what=f"mount {where}",
+                advice=f"{row['state']}: imgfs umount {where}",
+                essential=False,
+            )
+        else:
+            yield _cleared(where)
+
+
+def _cleared(where: str) -> Finding:
+    try:
+        if runtime.is_mounted(where):
+            points.unmount(Path(where), lazy=True)
+    except MountError as why:
+        return Finding(good=False, what=f"dead mount {where}", advice=why.message, essential=False)
+    for path, record in list(runtime.records()):
+        if record.mountpoint == where:
+            runtime.remove(path)
+            if record.created:
+                points.remove(Path(where))
+    return Finding(good=True, what=f"dead mount {where}", advice="cleared")
+
+
+def _helper(*, repair: bool) -> Iterator[Finding]:
+    program = shutil.which("imgfs") or str(Path(sys.argv[0]).absolute())
+    script = f'#!/bin/sh\n# installed by imgfs doctor: mount -t fuse.imgfs IMAGE DIR, and fstab\nexec "{program}" mount-helper "$@"\n'
+    if _HELPER.exists() and _HELPER.read_text() == script:
+        yield Finding(good=True, what=str(_HELPER))
+        return
+    if not repair or os.getuid():
+        yield Finding(
+            good=False,
+            what=str(_HELPER),
+            advice="mount -t fuse.imgfs and fstab need it: run imgfs doctor as root",
+            essential=False,
+        )
+        return
+    scratch = _HELPER.with_suffix(".new")
+    scratch.write_text(script)
+    scratch.chmod(0o755)
+    scratch.replace(_HELPER)
+    yield Finding(good=True, what=str(_HELPER), advice="installed")
