@@ -1,0 +1,56 @@
+"""Run corpus_check over everything and compare with what is right already: the list only grows.
+
+``python -m tests.corpus --imgfs CMD SHARED [--update]``. An image of ``corpus-right.txt`` that is not right any
+more, wrong bytes or a hang anywhere, or a hostile image that is not survived, is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LIST = Path(__file__).parent / "corpus-right.txt"
+NEVER = {"wrong bytes", "hang", "stale", "no mount", "failed"}
+SURVIVED = {"survived", "refused"}
+
+
+def check(imgfs: str, shared: Path, corpus: Path, *extra: str) -> list[dict[str, object]]:
+    """Return corpus_check's results."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        command = [sys.executable, shared / "tools" / "corpus_check.py", "--imgfs", imgfs, "--json", out.name, *extra, corpus]
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+        print(done.stdout.strip().rpartition("\n")[2], flush=True)
+        return json.loads(Path(out.name).read_text() or "[]")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("--imgfs", default="imgfs")
+    parser.add_argument("--update", action="store_true", help="add what is right now to the list")
+    given = parser.parse_args()
+    plain = check(given.imgfs, given.shared, given.shared / "corpus")
+    right = {str(r["image"]) for r in plain if r["state"] in ("right", "media")}
+    known = set(LIST.read_text().split())
+    failures = [f"no longer right: {image}" for image in sorted(known - right)]
+    failures += [f"{r['state']}: {r['image']}: {r['problems'][:2]}" for r in plain if r["state"] in NEVER]
+    hostile = check(given.imgfs, given.shared, given.shared / "corpus", "--hostile")
+    hostile += check(given.imgfs, given.shared, given.shared / "hostile", "--hostile")
+    failures += [f"{r['state']}: {r['image']}: {r['problems'][:2]}" for r in hostile if r["state"] not in SURVIVED]
+    for failure in failures:
+        print(failure)
+    new = sorted(right - known)
+    if new and given.update:
+        LIST.write_text("".join(f"{image}\n" for image in sorted(known | right)))
+    elif new:
+        print(f"{len(new)} images are right and not in {LIST.name} yet: run with --update")
+    print(f"corpus: {len(known & right)} of {len(known)} right, {len(hostile)} hostile, {len(failures)} failures")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
