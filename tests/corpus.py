@@ -1,7 +1,7 @@
 """Run corpus_check over everything and compare with what is right already: the list only grows.
 
-``python -m tests.corpus --imgfs CMD SHARED [--update]``. An image of ``corpus-right.txt`` that is not right any
-more, wrong bytes or a hang anywhere, or a hostile image that is not survived, is a failure.
+``python -m tests.corpus --imgfs CMD SHARED [--update]``. A failure is: an image of ``corpus-right.txt`` that is
+no longer right, wrong bytes or a hang anywhere, or a hostile image that is not survived.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ SURVIVED = {"survived", "refused"}
 def check(imgfs: str, shared: Path, corpus: Path, *extra: str) -> list[dict[str, object]]:
     """Return corpus_check's results."""
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [sys.executable, shared / "tools" / "corpus_check.py", "--imgfs", imgfs, "--json", out.name, *extra, corpus]
+        command = [
+            sys.executable,
+            shared / "tools" / "corpus_check.py",
+            "--imgfs",
+            imgfs,
+            "--json",
+            out.name,
+            *extra,
+            corpus,
+        ]
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
         print(done.stdout.strip().rpartition("\n")[2], flush=True)
         return json.loads(Path(out.name).read_text() or "[]")
@@ -40,7 +49,9 @@ def main() -> int:
     failures += [f"{r['state']}: {r['image']}: {r['problems'][:2]}" for r in plain if r["state"] in NEVER]
     hostile = check(given.imgfs, given.shared, given.shared / "corpus", "--hostile")
     hostile += check(given.imgfs, given.shared, given.shared / "hostile", "--hostile")
-    failures += [f"{r['state']}: {r['image']}: {r['problems'][:2]}" for r in hostile if r["state"] not in SURVIVED]
+    failures += [
+        f"{r['state']}: {r['image']}: {r['problems'][:2]}" for r in hostile if r["state"] not in SURVIVED
+    ]
     for failure in failures:
         print(failure)
     new = sorted(right - known)
@@ -48,7 +59,10 @@ def main() -> int:
         LIST.write_text("".join(f"{image}\n" for image in sorted(known | right)))
     elif new:
         print(f"{len(new)} images are right and not in {LIST.name} yet: run with --update")
-    print(f"corpus: {len(known & right)} of {len(known)} right, {len(hostile)} hostile, {len(failures)} failures")
+    print(
+        f"corpus: {len(known & right)} of {len(known)} right, {len(hostile)} hostile, "
+        f"{len(failures)} failures"
+    )
     return bool(failures)
 
 

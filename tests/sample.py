@@ -1,4 +1,4 @@
-"""The sample disk of ``./dev demo``: a laptop's GPT disk made with real tools, acquired to a multi-segment E01.
+"""The sample disk of ``./dev demo``: a laptop's GPT disk made with real tools, acquired to E01 segments.
 
 ``python -m tests.sample FOLDER`` writes FOLDER/laptop.dd, laptop.E01, laptop.E02 ... No mount by the kernel
 is needed; NTFS gets its deleted files only as root, because ntfs-3g does.
@@ -33,7 +33,11 @@ def files(folder: Path, seed: int = 7) -> None:
     chance = random.Random(seed)
     for name, size in (("photo1.jpg", 9 * MIB), ("photo2.jpg", 7 * MIB), ("notes.txt", 0), ("todo.txt", 0)):
         path = folder / name
-        path.write_bytes(chance.randbytes(size) if size else b"".join(b"line %d of %s\n" % (i, name.encode()) for i in range(2000)))
+        path.write_bytes(
+            chance.randbytes(size)
+            if size
+            else b"".join(b"line %d of %s\n" % (i, name.encode()) for i in range(2000))
+        )
     (folder / "empty").write_bytes(b"")
 
 
@@ -60,7 +64,14 @@ def linux(image: Path, scratch: Path) -> None:
     image.touch()
     os.truncate(image, _SIZE["linux"] * MIB)
     run("mkfs.ext4", "-q", "-L", "linux", "-d", root, image)
-    run("debugfs", "-w", "-f", "-", image, text="ea_set /home/anna/notes.txt user.source downloads\nrm /home/anna/todo.txt\n")
+    run(
+        "debugfs",
+        "-w",
+        "-f",
+        "-",
+        image,
+        text="ea_set /home/anna/notes.txt user.source downloads\nrm /home/anna/todo.txt\n",
+    )
 
 
 def windows(image: Path, scratch: Path) -> None:
@@ -114,10 +125,39 @@ def disk(target: Path) -> None:
             out.write(volume.read_bytes())
 
 
-def acquire(source: Path, target: Path, *, segment: str = "15MiB", level: str = "fast", form: str = "encase6") -> None:
+def acquire(
+    source: Path, target: Path, *, segment: str = "15MiB", level: str = "fast", form: str = "encase6"
+) -> None:
     """Acquire a disk to E01 segments ``target``.E01 ..."""
-    facts = ["-C", "2026-001", "-D", "sample laptop", "-E", "1", "-e", "A. Analyst", "-N", "made for the demo"]
-    run("ewfacquire", "-u", "-q", "-t", target, "-f", form, "-c", level, "-S", segment, "-d", "sha1", *facts, source)
+    facts = [
+        "-C",
+        "2026-001",
+        "-D",
+        "sample laptop",
+        "-E",
+        "1",
+        "-e",
+        "A. Analyst",
+        "-N",
+        "made for the demo",
+    ]
+    run(
+        "ewfacquire",
+        "-u",
+        "-q",
+        "-t",
+        target,
+        "-f",
+        form,
+        "-c",
+        level,
+        "-S",
+        segment,
+        "-d",
+        "sha1",
+        *facts,
+        source,
+    )
 
 
 def main(folder: Path) -> None:

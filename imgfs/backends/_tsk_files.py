@@ -84,11 +84,7 @@ class TskFiles:
         file = self._file(tree, inum)
         with mapped(f"inode {inum}"):
             attribute = self._attribute(file, inum, stream)
-            if (
-                attribute is None
-                or not 0 <= offset <= offset + length <= size_of(attribute)
-                or length > READ_MAX
-            ):
+            if attribute is None or not 0 <= offset <= offset + length <= size_of(attribute) or length > READ_MAX:
                 raise Malformed(f"inode {inum}: no bytes [{offset}, {offset + length})")
             return read_attribute(file, attribute, offset, length)
 

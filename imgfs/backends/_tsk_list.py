@@ -76,8 +76,7 @@ class Listings:
 
     def _trim(self) -> None:
         while len(self._kept) > 1 and (
-            len(self._kept) > KEPT_DIRECTORIES
-            or sum(len(x.entries) for x in self._kept.values()) > KEPT_ENTRIES
+            len(self._kept) > KEPT_DIRECTORIES or sum(len(x.entries) for x in self._kept.values()) > KEPT_ENTRIES
         ):
             self._kept.popitem(last=False)
 

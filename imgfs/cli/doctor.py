@@ -37,6 +37,13 @@ class Finding:
     advice: str = ""
     essential: bool = True
 
+    @property
+    def mark(self) -> tuple[str, str]:
+        """Return the word in front of the line and its colour."""
+        if self.good:
+            return "ok  ", "green"
+        return ("miss", "red") if self.essential else ("note", "yellow")
+
 
 @click.command()
 @click.option("--check", is_flag=True, help="Only look: repair and install nothing.")
@@ -53,13 +60,8 @@ def doctor(*, check: bool) -> None:
     findings += _stale(repair=not check)
     findings += _helper(repair=not check)
     for finding in findings:
-        mark = (
-            click.style("ok  ", fg="green")
-            if finding.good
-            else click.style(
-                "miss" if finding.essential else "note", fg="red" if finding.essential else "yellow"
-            )
-        )
+        word, colour = finding.mark
+        mark = click.style(word, fg=colour)
         click.echo(f"{mark}  {finding.what}" + (f": {finding.advice}" if finding.advice else ""))
     if any(not f.good and f.essential for f in findings):
         raise SystemExit(1)
@@ -159,7 +161,11 @@ def _cleared(where: str) -> Finding:
 
 def _helper(*, repair: bool) -> Iterator[Finding]:
     program = shutil.which("imgfs") or str(Path(sys.argv[0]).absolute())
-    script = f'#!/bin/sh\n# installed by imgfs doctor: mount -t fuse.imgfs IMAGE DIR, and fstab\nexec "{program}" mount-helper "$@"\n'
+    script = (
+        "#!/bin/sh\n"
+        "# installed by imgfs doctor: mount -t fuse.imgfs IMAGE DIR, and fstab\n"
+        f'exec "{program}" mount-helper "$@"\n'
+    )
     if _HELPER.exists() and _HELPER.read_text() == script:
         yield Finding(good=True, what=str(_HELPER))
         return

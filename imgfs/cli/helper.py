@@ -22,7 +22,6 @@ def mount_helper(
     ctx: click.Context, /, image: str, mountpoint: str, words: tuple[str, ...], **_rest: object
 ) -> None:
     """Mount as ``mount -t fuse.imgfs IMAGE MOUNTPOINT -o OPTS`` asks."""
-
     ctx.invoke(
         mount,
         images=(image,),

@@ -12,8 +12,6 @@ from imgfs.cli.options import image_path, overrule, overruling
 from imgfs.cli.sessions import resolved, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.tree import Tree as RichTree
 
     from imgfs.opening.layers import Layer
@@ -44,9 +42,9 @@ def info(images: tuple[str, ...], *, as_json: bool, unsafe: bool, **overruled: A
 
 def show(layers: list[Layer]) -> None:
     """Print layers as a tree, one disk after the other."""
-    from rich.console import Console  # noqa: PLC0415  # --json needs no tables
-    from rich.text import Text  # noqa: PLC0415
-    from rich.tree import Tree  # noqa: PLC0415
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
 
     console = Console(highlight=False)
     trees: dict[str, RichTree] = {}

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 0
     except BaseExceptionGroup as group:
         code = _fail(_first(group))
-    except Exception as why:
+    except Exception as why:  # noqa: BLE001  # the barrier of the command line
         code = _fail(why)
     sys.exit(code or 0)
 

@@ -50,6 +50,7 @@ def mount(
     unsafe: bool,
     **overruled: Any,
 ) -> None:
+    """Mount; the help text is above."""
     said = mount_words(words)
     given = {name: value for name, value in overruled.items() if value}
     merged = {**overruled, **said.overrule, **given}

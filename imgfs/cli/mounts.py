@@ -29,7 +29,8 @@ def mounts(*, as_json: bool) -> None:
             else "?"
         )
         click.echo(
-            f"{row['state']:5}  {row['mountpoint']}  {row['images']}  {row['user']}  since {since}  pid {row['pid']}"
+            f"{row['state']:5}  {row['mountpoint']}  {row['images']}"
+            f"  {row['user']}  since {since}  pid {row['pid']}"
         )
 
 

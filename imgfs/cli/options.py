@@ -23,7 +23,8 @@ _UNITS: Final = {"": 1, "b": 1, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 
 _SECTORS: Final = (512, 1024, 2048, 4096)
 # what fstab and mount(8) say to everybody; it changes nothing here
 _IGNORED: Final = frozenset(
-    "ro defaults auto noauto user users nouser nofail _netdev nosuid nodev noexec dev suid exec async".split()
+    ("ro", "defaults", "auto", "noauto", "user", "users", "nouser", "nofail", "_netdev", "async")
+    + ("nosuid", "nodev", "noexec", "dev", "suid", "exec")
 )
 
 
@@ -53,7 +54,7 @@ def split_path(argument: str) -> tuple[Path, tuple[bytes, ...]]:
                 n.encode("utf-8", "surrogateescape") for n in inner.split("/") if n
             )
         at = argument.rfind(":", 0, at)
-    raise UsageError(f"{argument.split(':')[0]}: no such file")
+    raise UsageError(f"{argument.partition(':')[0]}: no such file")
 
 
 def image_path(argument: str) -> Path:

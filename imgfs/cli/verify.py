@@ -75,8 +75,8 @@ def _tell(outcome: Outcome) -> None:
 @contextmanager
 def _bar(name: str, size: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal; elsewhere and with ``quiet`` nothing."""
-    from rich.console import Console  # noqa: PLC0415  # the quiet way needs no tables
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

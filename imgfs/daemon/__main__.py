@@ -1,4 +1,4 @@
-"""``python -P -m imgfs.daemon FD``: configuration on standard input, one line of JSON to FD when live or failed."""
+"""``python -P -m imgfs.daemon FD``: configuration on standard input, one line to FD when live or failed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> int:
 
     try:
         trio.run(mount.run, config, live)
-    except BaseException as why:
+    except BaseException as why:  # noqa: BLE001  # reported to the starter, whatever it is
         error = _first(why)
         message = error.message if isinstance(error, ImgfsError) else f"{type(error).__name__}: {error}"
         code = error.exit_code if isinstance(error, ImgfsError) else 70

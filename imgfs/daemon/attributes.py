@@ -1,4 +1,4 @@
-"""Attributes as the kernel takes them: every number is clamped to its C type before it meets the binding (INV-12)."""
+"""Attributes as the kernel takes them: every number is clamped to its C type first (INV-12)."""
 
 from __future__ import annotations
 

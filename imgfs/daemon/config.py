@@ -1,4 +1,4 @@
-"""What the command line hands to a daemon: one JSON object through a pipe, nothing through argv or environment."""
+"""What the command line hands to a daemon: one JSON object through a pipe, nothing through argv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control socket: what must be said to a running daemon. JSON lines, checked; only the same user is heard."""
+"""The control socket: what must be said to a running daemon. JSON lines; only the same user is heard."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ async def serve(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests ``{"verb": NAME}`` until cancelled."""
-    path.unlink(missing_ok=True)
-    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        await listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(8)
+    with trio.socket.from_stdlib_socket(_bound(path)) as listener:
         task_status.started()
         async with trio.open_nursery() as nursery:
             while True:
                 stream, _ = await listener.accept()
                 nursery.start_soon(_answer, stream, verbs, uid)
+
+
+def _bound(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(8)
+    return listener
 
 
 async def _answer(stream: trio.socket.SocketType, verbs: Mapping[str, Verb], uid: int) -> None:

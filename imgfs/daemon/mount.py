@@ -174,7 +174,7 @@ def _init(operations: Operations, config: Config) -> None:
 
 def _advice(config: Config) -> str:
     if not Path("/dev/fuse").exists():
-        return "/dev/fuse does not exist: load the kernel module (modprobe fuse) or give the container the device"
+        return "/dev/fuse does not exist: modprobe fuse; a container must be given the device"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "/dev/fuse: not readable and writable by you (as root: chmod 666 /dev/fuse, or imgfs doctor)"
     if config.allow_other and os.getuid():

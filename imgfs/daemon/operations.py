@@ -1,4 +1,4 @@
-"""FUSE requests: translate, map errors, count. Nothing is decided here that a front-end without FUSE needs."""
+"""FUSE requests: translate, map errors, count. Nothing is decided here that other front-ends need."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Operations(pyfuse3.Operations):
             index += 1
             late = not forever and child.attr.kind is Kind.DIR
             shown = entry(
-                child.ino, child.attr, forever=forever or not late and bool(child.ino >> 48), owner=owner
+                child.ino, child.attr, forever=forever or (not late and bool(child.ino >> 48)), owner=owner
             )
             if not reply(token, child.name, shown, index):
                 tree.forget_unheld(child.ino)

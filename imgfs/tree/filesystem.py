@@ -11,7 +11,6 @@ from imgfs.block.build import build
 from imgfs.errors import IsADirectory, Malformed, NotADirectory, NotFound
 from imgfs.model import Attr, Entry, Kind
 from imgfs.tree import facts, links, names
-from imgfs.tree.inodes import Address
 from imgfs.tree.nodes import Child
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from imgfs.block.pieces import ByteSource
     from imgfs.model import Ino, Layout, Page, Spec
     from imgfs.tree.dircache import Listing
+    from imgfs.tree.inodes import Address
     from imgfs.tree.nodes import Node
     from imgfs.tree.tree import Tree
     from imgfs.worker.client import FilesClient
@@ -119,7 +119,7 @@ class FsNode:
                 return await self._nested(name)
             if listing.damaged:
                 raise Malformed(
-                    f"{names.printable(name)}: not among what is readable of this directory: {listing.damaged}"
+                    f"{names.printable(name)}: not in what is readable of this directory: {listing.damaged}"
                 )
             raise NotFound(names.printable(name))
         return self.fs.tree.place(self, row.entry)

@@ -1,4 +1,4 @@
-"""What a directory entry means: a directory of ours, the bytes of a layer, a report, or a file of the evidence.
+"""What a directory entry means: a directory of ours, the bytes of a layer, a report, or evidence.
 
 Nodes answer; they know no FUSE and no opening. ``row`` never waits, ``more`` brings rows that are not there
 yet: a reader asks for one row after the other and stops when its buffer is full.
