@@ -185,6 +185,11 @@ class ExtentMap:
             runs.starts, runs.targets, runs.which, tuple(runs.lowers), self.spec, tuple(runs.reasons)
         )
 
+    @property
+    def run_count(self) -> int:
+        """Return the number of runs."""
+        return len(self._targets)
+
     def runs(self) -> Iterator[tuple[int, int, ByteSource | None, int]]:
         """Return (logical, length, lower, target) of every run; lower is None for HOLE and LOST."""
         lowers = self._lowers

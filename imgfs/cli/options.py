@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import zoneinfo
 from dataclasses import dataclass, field
@@ -23,12 +24,14 @@ _UNITS: Final = {"": 1, "b": 1, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 
 _SECTORS: Final = (512, 1024, 2048, 4096)
 # what fstab and mount(8) say to everybody; it changes nothing here
 _IGNORED: Final = frozenset(
-    ("ro", "defaults", "auto", "noauto", "user", "users", "nouser", "nofail", "_netdev", "async")
-    + ("nosuid", "nodev", "noexec", "dev", "suid", "exec")
+    (
+        *("ro", "defaults", "auto", "noauto", "user", "users", "nouser", "nofail", "_netdev", "async"),
+        *("nosuid", "nodev", "noexec", "dev", "suid", "exec"),
+    )
 )
 
 
-def size(text: str) -> int:
+def size(text: str, option: str) -> int:
     """Return a number of bytes: 1048576, 1M, 2048s (sectors of 512), 0x100000.
 
     Raises:
@@ -36,7 +39,7 @@ def size(text: str) -> int:
     """
     match = re.fullmatch(r"(0x[0-9a-f]+|[0-9]+)([bskmgt]?)", text.strip().lower())
     if match is None:
-        raise UsageError(f"{text!r} is no size: write bytes, or a number with s (sectors), K, M, G, T")
+        raise UsageError(f"{option} {text}: no size; write bytes, or a number with s (sectors), K, M, G, T")
     return int(match.group(1), 0) * _UNITS[match.group(2)]
 
 
@@ -119,7 +122,7 @@ def overrule(
     Raises:
         UsageError: with the value and what it may be.
     """
-    sector_bytes = size(sector) if sector else 0
+    sector_bytes = size(sector, "sector-size") if sector else 0
     if sector_bytes and sector_bytes not in _SECTORS:
         raise UsageError(f"--sector-size {sector}: sectors have {', '.join(map(str, _SECTORS))} bytes")
     if tz:
@@ -129,11 +132,11 @@ def overrule(
             raise UsageError(f"tz {tz}: no such time zone; write it like Europe/Berlin") from why
     if codepage:
         try:
-            b"".decode(codepage)
+            codecs.lookup(codepage)
         except LookupError as why:
             raise UsageError(f"codepage {codepage}: unknown; write it like cp850") from why
     return Overrule(
-        offset=size(offset) if offset else 0,
+        offset=size(offset, "offset") if offset else 0,
         sector=sector_bytes,
         type=kind or "",
         raw=raw,

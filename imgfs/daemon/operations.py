@@ -201,6 +201,11 @@ class Operations(pyfuse3.Operations):
         """Leave it to the mode bits the kernel knows, once."""
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
+    @barrier
+    async def poll(self, fh: int, kh: object) -> int:
+        """Leave it to the kernel, once: files of a disk image are always ready."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
     # --- beside the content ------------------------------------------------------------------------------
     @barrier
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:

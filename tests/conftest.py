@@ -1,0 +1,62 @@
+"""What all tests share: where the corpus is, whether this user can mount, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+
+
+def shared() -> Path | None:
+    """Return the folder of the corpus, when it is there."""
+    named = os.environ.get("IMGFS_SHARED")
+    folder = Path(named) if named else ROOT.parent / "shared"
+    return folder if (folder / "corpus" / "INDEX.json").exists() else None
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Return the folder of the corpus, or skip."""
+    folder = shared()
+    if folder is None:
+        pytest.skip("the corpus is not beside the project")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Fail a test that leaves descriptors open."""
+    before = _descriptors()
+    yield
+    left = {fd: where for fd, where in _descriptors().items() if fd not in before}
+    assert not left, f"descriptors left open: {left}"
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            where = str(path.readlink())
+        except OSError:
+            continue  # the descriptor of the listing itself
+        if where.startswith("/") and not where.startswith(("/dev/", "/proc/")):
+            found[path.name] = where
+    return found
+
+
+@pytest.fixture(scope="session")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the sample disk: laptop.dd and laptop.E01, .E02 ..."""
+    folder = tmp_path_factory.mktemp("laptop")
+    sample.disk(folder / "laptop.dd")
+    sample.acquire(folder / "laptop.dd", folder / "laptop")
+    return folder
