@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
+from imgfs.block.chunks import ChunkMap
 from imgfs.block.codecs import decode
 from imgfs.block.pieces import Stored, StoredUnit
 from imgfs.errors import EvidenceError
@@ -48,7 +49,9 @@ def decode_unit(unit: StoredUnit, stored: memoryview) -> bytes | Exception:
     try:
         return decode(unit.codec, stored, unit.coded, unit.length)
     except EvidenceError as why:
-        why.start = unit.index
+        if isinstance(unit.source, ChunkMap):
+            why.spec, why.start = unit.source.spec, unit.index * unit.source.unit
+            why.stop = why.start + unit.length
         return why
 
 
