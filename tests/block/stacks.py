@@ -1,0 +1,173 @@
+"""Random stacks of maps, each with the list of bytes it must read as: the model."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from array import array
+from dataclasses import dataclass
+
+from imgfs.block.build import build
+from imgfs.block.extents import ExtentMap
+from imgfs.block.memory import Memory
+from imgfs.block.pieces import ByteSource, Bytes, Coded, Lost, Stored, Zeros
+from imgfs.model import CODED, HOLE, LOST, UNIT_HOLE, UNIT_LOST, Chunked, Codec, Linear
+
+UNKNOWN = -1  # a byte of the model that nobody knows
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A source and what its bytes are; -1 for lost."""
+
+    source: ByteSource
+    model: list[int]
+
+
+def resolve(pieces) -> list[int]:
+    """Read pieces without any I/O but that of memory and an open file."""
+    out: list[int] = []
+    for piece in pieces:
+        assert piece.length > 0
+        match piece:
+            case Zeros(n):
+                out += [0] * n
+            case Lost(n, why):
+                assert why
+                out += [UNKNOWN] * n
+            case Bytes(data, offset, n):
+                out += data[offset : offset + n]
+            case Stored(file, offset, n):
+                assert offset >= 0
+                assert offset + n <= file.size, "INV-3"
+                out += file.read(offset, n)
+            case Coded(unit, skip, n):
+                stored = resolve(unit.pieces)
+                if UNKNOWN in stored:
+                    out += [UNKNOWN] * n
+                    continue
+                data = bytes(stored)
+                data = zlib.decompressobj().decompress(data) if unit.coded else data[: unit.length]
+                assert len(data) == unit.length
+                out += data[skip : skip + n]
+    return out
+
+
+def stack(rng: random.Random) -> list[Content]:
+    """Return sources built upon each other in random order."""
+    pool = [Content(Memory(data), list(data)) for data in (rng.randbytes(90), b"", rng.randbytes(7))]
+    for _ in range(rng.randrange(1, 6)):
+        match rng.randrange(4):
+            case 0:
+                pool.append(chunked(rng))
+            case 1:
+                below = rng.choice(pool)
+                size = len(below.model)
+                start, stop = sorted((rng.randint(0, size), rng.randint(0, size)))
+                window = ExtentMap.window(below.source, start, stop, "window")
+                pool.append(Content(window, below.model[start:stop]))
+            case 2:
+                chosen = rng.sample(pool, rng.randrange(1, len(pool) + 1))
+                whole = ExtentMap.concat([c.source for c in chosen], "set")
+                pool.append(Content(whole, [b for c in chosen for b in c.model]))
+            case _:
+                pool.append(linear(rng, pool))
+    return pool
+
+
+def linear(rng: random.Random, lowers: list[Content]) -> Content:
+    """Return random runs, some adjacent in their source, with gaps, holes and lost ranges."""
+    rows, which, model = [], [], []
+    for _ in range(rng.randrange(6)):
+        model += [UNKNOWN] * rng.choice([0, 0, 0, rng.randrange(40)])
+        at, length, number = len(model), rng.randrange(1, 80), rng.randrange(len(lowers))
+        kind = rng.randrange(6)
+        if kind == 0:
+            target, content = HOLE, [0] * length
+        elif kind == 1:
+            target, content = LOST, [UNKNOWN] * length
+        else:
+            below = lowers[number].model
+            if not below:
+                continue
+            length = min(length, len(below))
+            target = rng.randrange(len(below) - length + 1)
+            content = below[target : target + length]
+        rows.append((at, length, target))
+        which.append(number)
+        model += content
+    model += [UNKNOWN] * rng.choice([0, 0, 9])
+    claim = Linear.of(len(model), rows, which)
+    return Content(ExtentMap.checked(claim, [c.source for c in lowers], "test"), model)
+
+
+def chunked(rng: random.Random) -> Content:
+    """Return units in up to two groups over packed bytes, which may be coded units themselves."""
+    unit = rng.choice([16, 50])
+    model: list[int] = []
+    packed = bytearray(rng.randbytes(rng.randrange(8)))
+    table = array("I")
+    count = rng.randrange(1, 7)
+    half = rng.randrange(count)
+    first, base, ends = [0], [len(packed)], []
+    for index in range(count):
+        if index == half and half:
+            ends.append(len(packed))
+            first.append(index)
+            base.append(len(packed))
+        length = unit if index < count - 1 else rng.randrange(1, unit + 1)
+        content = rng.randbytes(length // 2) + bytes(length - length // 2)
+        match rng.randrange(5):
+            case 0:
+                table.append(UNIT_HOLE)
+                model += [0] * length
+            case 1:
+                table.append(UNIT_LOST)
+                model += [UNKNOWN] * length
+            case 2:
+                table.append(len(packed) - base[-1])
+                packed += content + zlib.adler32(content).to_bytes(4, "little")
+                model += content
+            case _:
+                table.append(CODED | len(packed) - base[-1])
+                packed += zlib.compress(content)
+                model += content
+    ends.append(len(packed))
+    claim = Chunked(
+        size=len(model),
+        unit=unit,
+        codec=Codec("ewf"),
+        table=table.tobytes(),
+        first=array("q", first).tobytes(),
+        base=array("q", base).tobytes(),
+        ends=array("q", ends).tobytes(),
+    )
+    return Content(build([claim], [_scattered(rng, bytes(packed))], "test"), model)
+
+
+def _scattered(rng: random.Random, packed: bytes) -> ByteSource:
+    """Return bytes in memory, or in a map, or in units: what lies below does not matter above."""
+    match rng.randrange(3):
+        case 0:
+            cut = rng.randrange(len(packed) + 1)
+            rows = [(at, n, at) for at, n in ((0, cut), (cut, len(packed) - cut)) if n]
+            return ExtentMap.checked(Linear.of(len(packed), rows), [Memory(packed)], "test")
+        case 1 if packed:
+            units = [packed[at : at + 20] for at in range(0, len(packed), 20)]
+            inner, table = b"", array("I")
+            for unit in units:
+                table.append(CODED | len(inner))
+                inner += zlib.compress(unit)
+            zero, end = array("q", [0]).tobytes(), array("q", [len(inner)]).tobytes()
+            claim = Chunked(
+                size=len(packed),
+                unit=20,
+                codec=Codec("ewf"),
+                table=table.tobytes(),
+                first=zero,
+                base=zero,
+                ends=end,
+            )
+            return build([claim], [Memory(inner)], "test")
+        case _:
+            return Memory(packed)
