@@ -217,7 +217,7 @@ class TreeInfo(msgspec.Struct, frozen=True):
     deleted: bool = False
 
 
-class FilesInfo(msgspec.Struct, frozen=True, kw_only=True, tag="files"):
+class FilesInfo(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_field="_"):
     """What a file system says of itself. ``type`` is the name users know: ext4, ntfs, fat32.
 
     Units: ``block`` bytes per block or cluster; ``size`` bytes of the file system.
@@ -256,7 +256,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     flags: int = 0
 
 
-class VolumeTable(msgspec.Struct, frozen=True, kw_only=True, tag="volumes"):
+class VolumeTable(msgspec.Struct, frozen=True, kw_only=True, tag="volumes", tag_field="_"):
     """A parsed table. Units: ``sector`` bytes."""
 
     scheme: str
@@ -267,7 +267,7 @@ class VolumeTable(msgspec.Struct, frozen=True, kw_only=True, tag="volumes"):
     notes: tuple[str, ...] = ()
 
 
-class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media"):
+class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_"):
     """The contents of a container: the last of ``layouts`` is the media.
 
     ``metadata`` is what the examiner wrote; ``digests`` maps md5, sha1, sha256 to stored hex digests;
