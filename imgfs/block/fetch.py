@@ -281,9 +281,15 @@ async def open_fetcher(
     *, cache_bytes: int = limits.CACHE_BYTES, lost_zero: bool = False
 ) -> AsyncIterator[Fetcher]:
     """Give a fetcher with a nursery of its own; decoding that is under way at the end is dropped."""
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        yield Fetcher(nursery, cache_bytes=cache_bytes, lost_zero=lost_zero)
+        try:
+            yield Fetcher(nursery, cache_bytes=cache_bytes, lost_zero=lost_zero)
+        except Exception as why:  # noqa: BLE001  # raised below: as itself, not in the nursery's group
+            failure = why
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _extent(units: Sequence[Unit]) -> Stored | None:
