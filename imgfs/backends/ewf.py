@@ -81,6 +81,7 @@ def open_ewf(reader: Reader, options: Options) -> Media | Bytes:  # noqa: ARG001
 def _collect(reader: Reader, notes: list[str]) -> list[Segment]:
     """Return the segments of one set by number; what does not belong to it is said and left out."""
     found: dict[int, Segment] = {}
+    twice: set[int] = set()
     set_id = b""
     for ticket, member in enumerate((reader, *reader.others)):
         try:
@@ -94,11 +95,14 @@ def _collect(reader: Reader, notes: list[str]) -> list[Segment]:
         set_id = set_id or own
         if own and own != set_id:
             notes.append(f"{member.name or ticket}: segment {segment.number} of another set")
-        elif not segment.number or segment.number in found:
-            notes.append(f"{member.name or ticket}: a second segment {segment.number}")
-        else:
+        elif segment.number in found:  # nothing says which one is right
+            notes.append(f"{member.name or ticket}: a second segment {segment.number}; both are left out")
+            twice.add(segment.number)
+        elif segment.number:
             found[segment.number] = segment
-    return [found[number] for number in sorted(found)]
+        else:
+            notes.append(f"{member.name or ticket}: segments are numbered from 1")
+    return [found[number] for number in sorted(found) if number not in twice]
 
 
 def _sequence(segments: Sequence[Segment], notes: list[str]) -> list[Group]:
@@ -188,7 +192,7 @@ def _layouts(regions: Sequence[_Region], geometry: Geometry, reader: Reader) -> 
         chunked = Chunked(
             size=stop - start,
             unit=unit,
-            codec=Codec("ewf"),
+            codec=Codec("ewf", {"unit": unit}),
             table=b"".join(map(_entries, region.groups)) if inline else b"",
             first=firsts.tobytes(),
             base=array("q", [group.base for group in region.groups]).tobytes(),

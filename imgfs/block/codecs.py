@@ -6,9 +6,10 @@ Growing this list is a reviewed decision: each entry names a library whose job i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
+from imgfs import limits
 from imgfs.errors import BadUnit
 
 try:
@@ -27,37 +28,44 @@ Decoder = Callable[[memoryview, bool, int, Parameters], bytes]
 _CHECKSUM = 4  # bytes of an Adler-32
 
 
-def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> bytes:  # noqa: ARG001, FBT001
+def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> bytes:  # noqa: FBT001
     """Decode a chunk of an EWF file.
 
     Bytes behind the chunk are ignored: the last chunk of a section may be followed by padding.
+    Parameter ``unit``: the chunk size; some writers store the last, shorter chunk filled up to it.
 
     Raises:
-        BadUnit: it does not decode, is not exactly ``length`` bytes, or its Adler-32 differs.
+        BadUnit: it does not decode, holds neither ``length`` nor ``unit`` bytes, or its Adler-32
+            differs.
 
     Source: Expert Witness Compression Format (EWF), Joachim Metz, "Sectors section" and "Data
     chunk": a zlib stream (RFC 1950, which ends in an Adler-32), or data and a little-endian Adler-32.
     """
+    unit = parameters.get("unit", length)
+    lengths = {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
     if coded:
-        return _zlib(stored, length)
+        return _zlib(stored, lengths)[:length]
+    for held in lengths:
+        if len(stored) >= held + _CHECKSUM:
+            checksum = int.from_bytes(stored[held : held + _CHECKSUM], "little")
+            if zlib.adler32(stored[:held]) == checksum:
+                return bytes(stored[:length])
     if len(stored) < length + _CHECKSUM:
         raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")
-    data = bytes(stored[:length])
-    if zlib.adler32(data) != int.from_bytes(stored[length : length + _CHECKSUM], "little"):
-        raise BadUnit("the checksum of a stored chunk differs")
-    return data
+    raise BadUnit("the checksum of a stored chunk differs")
 
 
-def _zlib(stored: memoryview, length: int) -> bytes:
-    """Inflate a zlib stream to exactly ``length`` bytes, without room for a bomb."""
+def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
+    """Inflate a zlib stream to one of ``lengths`` bytes, without room for a bomb."""
     stream = decompressobj()
+    most = max(lengths)
     try:
-        data: bytes = stream.decompress(stored, length + 1)
+        data: bytes = stream.decompress(stored, most + 1)
     except (zlib.error, IsalError) as why:  # type: ignore[misc]  # its stubs say instance for class
         raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if len(data) != length:
-        more = "more than " if len(data) > length else ""
-        raise BadUnit(f"a compressed unit holds {more}{min(len(data), length)} bytes, {length} expected")
+    if len(data) not in lengths:
+        held = f"more than {most}" if len(data) > most else f"{len(data)}"
+        raise BadUnit(f"a compressed unit holds {held} bytes, {min(lengths)} expected")
     if not stream.eof:  # the checksum is behind the data: without the end it was not compared
         raise BadUnit("a compressed unit is cut short")
     return data

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import zlib
 from array import array
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imgfs.block.build import build
 from imgfs.block.extents import ExtentMap
 from imgfs.block.memory import Memory
-from imgfs.block.pieces import ByteSource, Bytes, Coded, Lost, Stored, Zeros
+from imgfs.block.pieces import Bytes, ByteSource, Coded, Lost, Stored, Zeros
 from imgfs.model import CODED, HOLE, LOST, UNIT_HOLE, UNIT_LOST, Chunked, Codec, Linear
+
+if TYPE_CHECKING:
+    import random
 
 UNKNOWN = -1  # a byte of the model that nobody knows
 

@@ -88,7 +88,7 @@ def test_a_hostile_unit_table_is_malformed_or_plans_inside_its_source(size, unit
     for piece in pieces:
         if isinstance(piece, Coded):
             stored = piece.unit.pieces
-            assert all(0 <= p.offset and p.offset + p.length <= 64 for p in stored if isinstance(p, Bytes))
+            assert all(p.offset >= 0 and p.offset + p.length <= 64 for p in stored if isinstance(p, Bytes))
 
 
 def test_layouts_name_tickets_first_and_earlier_layouts_after_them() -> None:

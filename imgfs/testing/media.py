@@ -1,0 +1,125 @@
+"""The contract of MEDIA back-ends: what opening may answer, whatever the files hold."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from imgfs.backends import Options, discover
+from imgfs.block.build import build
+from imgfs.block.codecs import decode
+from imgfs.block.memory import Memory
+from imgfs.block.pieces import Bytes, Coded, Lost, StoredUnit, Zeros
+from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported
+from imgfs.model import Foreign, Media
+from imgfs.testing.fakes import MemoryReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from imgfs.backends import Reader
+    from imgfs.block.pieces import ByteSource, Piece
+
+_ALLOWED: Final = (EvidenceError, NotMine, NeedMembers, NeedKey, NotSupported)
+_DEADLINE: Final = 5.0  # seconds for one opening; a worker has thirty
+_STEP: Final = 32 << 10  # bytes compared at a time: a lost range costs no more than its pieces
+
+
+def check_media(
+    name: str, files: Mapping[str, bytes], truth: bytes, *, verified: bool = False, seeds: int = 100
+) -> None:
+    """Check a back-end on an image and on damaged forms of it.
+
+    ``files`` maps names to contents, the file the analyst names first. ``verified`` says that the
+    format has checksums over everything: then no damage may change a byte that can still be read.
+
+    Raises:
+        AssertionError: the contract is broken; the message says by what.
+    """
+    first = _open(name, files)
+    assert isinstance(first, tuple), f"{name}: the undamaged image gives {first!r}"
+    again = _open(name, files)
+    assert isinstance(again, tuple), f"{name}: opened again, it gives {again!r}"
+    assert first[0] == again[0], f"{name}: opened twice, two answers"
+    source = first[1]
+    assert source.size == len(truth), f"{name}: {source.size} bytes, truth has {len(truth)}"
+    for at, data in _contents(source):
+        assert data == truth[at : at + _STEP], f"{name}: bytes at {at} differ or are missing"
+    for label, damaged in _damages(files, seeds):
+        answer = _open(name, damaged)
+        if isinstance(answer, Exception) or not verified or answer[1].size != len(truth):
+            continue
+        for at, data in _contents(answer[1]):
+            assert data is None or data == truth[at : at + _STEP], f"{name}: {label}: wrong bytes at {at}"
+
+
+def _open(name: str, files: Mapping[str, bytes]) -> tuple[Media, ByteSource] | Exception:
+    """Open and build; return the outcome if it is an allowed one."""
+    begin = time.monotonic()
+    readers = [MemoryReader(data, name=member) for member, data in files.items()]
+    readers[0].others = readers[1:]
+    try:
+        opened = discover()[name].open(cast("Reader", readers[0]), Options())
+    except _ALLOWED as why:
+        return why
+    finally:
+        assert time.monotonic() - begin < _DEADLINE, f"{name}: opening takes too long"
+    media = opened if isinstance(opened, Media) else getattr(opened, "media", None)
+    assert isinstance(media, Media), f"{name}: opening gives {type(opened).__name__}"
+    if any(isinstance(layout, Foreign) for layout in media.layouts):
+        return NotSupported("foreign bytes are not read here")
+    tickets = [Memory(data) for data in files.values()]
+    source = build(media.layouts, tickets, name, table=memoryview(readers[0].table))
+    for start, stop, reason in media.lost:
+        assert 0 <= start < stop <= source.size, f"{name}: a lost range outside: [{start}, {stop})"
+        assert reason, f"{name}: a range is lost without a reason"
+    return media, source
+
+
+def _damages(files: Mapping[str, bytes], seeds: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Return damaged forms: a member missing, cut short, with a bit flipped, with a block of zeros."""
+    for member, data in files.items():
+        if len(files) > 1:
+            yield f"without {member}", {other: kept for other, kept in files.items() if other != member}
+        rng = random.Random(member)
+        ends = {0, 1, len(data) // 2, *range(13, min(len(data), 2500), 60), len(data) - 1}
+        ends |= {rng.randrange(len(data)) for _ in range(20)}
+        for end in sorted(ends):
+            yield f"{member} cut to {end}", {**files, member: data[:end]}
+        for seed in range(seeds):
+            rng = random.Random(seed)
+            changed = bytearray(data)
+            near = rng.choice((100, 3000, len(data)))  # structures crowd at the ends
+            at = min(rng.randrange(near), len(data) - 1)
+            at = rng.choice((at, len(data) - 1 - at))
+            if rng.randrange(4):
+                changed[at] ^= 1 << rng.randrange(8)
+            else:
+                changed[at : at + 16] = bytes(len(changed[at : at + 16]))
+            yield f"{member} damaged at {at}, seed {seed}", {**files, member: bytes(changed)}
+
+
+def _contents(source: ByteSource) -> Iterator[tuple[int, bytes | None]]:
+    """Return the bytes of a source in steps; None where something is lost or does not decode."""
+    for at in range(0, min(source.size, 64 << 20), _STEP):
+        try:
+            yield at, b"".join(_read(source.plan(at, min(at + _STEP, source.size))))
+        except EvidenceError:
+            yield at, None
+
+
+def _read(pieces: Sequence[Piece]) -> Iterator[bytes]:
+    for piece in pieces:
+        match piece:
+            case Zeros(length):
+                yield bytes(length)
+            case Bytes(data, offset, length):
+                yield data[offset : offset + length]
+            case Coded(StoredUnit() as unit, skip, length):
+                stored = memoryview(b"".join(_read(unit.pieces)))
+                yield decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length]
+            case Lost(_, why):
+                raise EvidenceError(why)
+            case _:
+                raise AssertionError(f"{piece!r} over memory")
