@@ -192,7 +192,7 @@ class HostFile:
                 raise self._unreadable(why, offset, length) from why
             if not got:
                 message = f"host file ends at {offset + done}, {self.size} bytes when opened"
-                raise Truncated(message, spec=self.name, start=offset, stop=offset + length)
+                raise Truncated(message, spec=self.name, start=offset + done, stop=offset + length)
             done += got
 
     def advise(self, offset: int, length: int) -> None:

@@ -33,6 +33,7 @@ def check(content: Content, rng: random.Random) -> None:
         assert resolve(pieces) == content.model[start:stop]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_any_stack_of_maps_reads_as_the_model_and_so_does_its_composition(seed: int) -> None:
@@ -45,6 +46,8 @@ def test_any_stack_of_maps_reads_as_the_model_and_so_does_its_composition(seed: 
             assert not any(isinstance(lower, ExtentMap) for _, _, lower, _ in flat.runs())
 
 
+@pytest.mark.slow
+@settings(deadline=None)
 @given(data=st.data())
 def test_random_columns_are_a_correct_map_or_malformed(data: st.DataObject) -> None:
     number = st.integers(-3, 40) | st.sampled_from([2**62, 2**63 - 1, -(2**63)])
@@ -62,6 +65,8 @@ def test_random_columns_are_a_correct_map_or_malformed(data: st.DataObject) -> N
         assert len(resolve(source.plan(0, size))) == size
 
 
+@pytest.mark.slow
+@settings(deadline=None)
 @given(
     size=st.integers(-1, 200),
     unit=st.integers(-1, 60),
