@@ -28,12 +28,26 @@ _OFFSET = CODED - 1
 # How many entries without stored bytes are skipped to find where a unit ends. Behind so many the
 # group's end is taken: a decoder ignores what follows its unit.
 _LOOK_AHEAD = 1024
+# Units are planned twice, by read-ahead and by the read: this many are remembered, about 0.5 KiB each.
+_RECENT = 1024
 
 
 class ChunkMap:
     """A ByteSource in units over ``lowers``; see ``model.Chunked`` for the columns."""
 
-    __slots__ = ("_base", "_claim", "_ends", "_first", "_lowers", "_table", "_which", "size", "spec", "unit")
+    __slots__ = (
+        "_base",
+        "_claim",
+        "_ends",
+        "_first",
+        "_lowers",
+        "_recent",
+        "_table",
+        "_which",
+        "size",
+        "spec",
+        "unit",
+    )
 
     def __init__(
         self,
@@ -51,6 +65,7 @@ class ChunkMap:
         self._table = table
         self._first, self._base, self._ends, self._which = columns
         self._lowers = lowers
+        self._recent: dict[int, StoredUnit] = {}
 
     @classmethod
     def checked(
@@ -110,6 +125,8 @@ class ChunkMap:
                 pieces.append(Zeros(taken))
             elif entry == UNIT_LOST:
                 pieces.append(Lost(taken, f"{self.spec} [{start}, {start + taken}): not in the image"))
+            elif (known := self._recent.get(index)) is not None:
+                pieces.append(Coded(known, start - at, taken))
             else:
                 pieces.append(self._unit(index, group, after, entry, held, start - at, taken))
             start += taken
@@ -141,5 +158,8 @@ class ChunkMap:
             stored: tuple[Piece, ...] = (Stored(lower, stored_at, end - stored_at),)
         else:
             stored = tuple(lower.plan(stored_at, end))
-        coded = entry >= CODED
-        return Coded(StoredUnit(self, index, held, self._claim.codec, coded, stored), skip, taken)
+        unit = StoredUnit(self, index, held, self._claim.codec, entry >= CODED, stored)
+        if len(self._recent) >= _RECENT:
+            self._recent.clear()
+        self._recent[index] = unit
+        return Coded(unit, skip, taken)
