@@ -1,0 +1,150 @@
+"""(In the worker) opening, the request loop, and the barrier around back-ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from imgfs import limits
+from imgfs.backends import Options
+from imgfs.errors import ImgfsError, Malformed, NeedMembers, NotFound, NotMine, WorkerError
+from imgfs.model import FilesInfo, Media, VolumeTable
+from imgfs.worker import wire
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from imgfs.backends import Backend, Bytes, Files
+    from imgfs.worker.reader import SourceReader
+
+
+class _Table:
+    """A reader that remembers how long the unit table was."""
+
+    __slots__ = ("_reader", "length", "name", "others", "size")
+
+    def __init__(self, reader: SourceReader) -> None:
+        self._reader = reader
+        self.size = reader.size
+        self.name = reader.name
+        self.others = reader.others
+        self.length = -1
+
+    def read(self, start: int, length: int) -> bytes:
+        return self._reader.read(start, length)
+
+    def write_table(self, chunks: object) -> int:
+        self.length = self._reader.write_table(chunks)  # type: ignore[arg-type]
+        return self.length
+
+
+def serve(
+    control: socket.socket,
+    request: wire.OpenRequest,
+    sequence: int,
+    reader: SourceReader,
+    backends: Mapping[str, Backend],
+    report: dict[str, str],
+) -> NoReturn:
+    """Open, answer, and answer requests until the daemon closes the socket.
+
+    Raises:
+        EOFError: the daemon is gone, or has what it wanted.
+    """
+    held: list[Files | Bytes] = []
+
+    def opening() -> bytes:
+        return _open(request, reader, backends, report, held)
+
+    _send(control, sequence, *_guarded(opening))
+    while True:
+        length, sequence, _ = wire.PREFIX.unpack(wire.receive_exactly(control, wire.PREFIX.size))
+        asked = wire.decode_request(wire.receive_exactly(control, length - wire.HEAD))
+        _send(control, sequence, *_guarded(lambda asked=asked: _answer(held, asked)))  # type: ignore[misc]
+
+
+def _open(
+    request: wire.OpenRequest,
+    reader: SourceReader,
+    backends: Mapping[str, Backend],
+    report: dict[str, str],
+    held: list[Files | Bytes],
+) -> bytes:
+    backend = backends.get(request.backend)
+    if backend is None:
+        raise WorkerError(f"no back-end is named {request.backend!r}")
+    options = Options(sector=request.sector, tz=request.tz, codepage=request.codepage)
+    table = _Table(reader)
+    result = backend.open(table, options)
+    if isinstance(result, (Media, VolumeTable)):
+        return wire.encode(wire.OpenReply(opened=result, table=table.length, sandbox=report))
+    held.append(result)
+    media = getattr(result, "media", None)
+    if isinstance(media, Media):
+        reply = wire.OpenReply(opened=media, table=table.length, foreign=True, sandbox=report)
+    else:
+        reply = wire.OpenReply(opened=cast("Files", result).info, sandbox=report)
+    return wire.encode(reply)
+
+
+def _answer(held: list[Files | Bytes], request: wire.Request) -> bytes:
+    if not held:
+        raise WorkerError("nothing is open")
+    if not isinstance(getattr(held[0], "info", None), FilesInfo):
+        if not isinstance(request, wire.ReadRequest):
+            raise WorkerError("a media answers reads only")
+        return wire.encode(cast("Bytes", held[0]).read(request.offset, request.length))
+    files = cast("Files", held[0])
+    match request:
+        case wire.ListRequest(tree, inum, cursor, limit):
+            return wire.encode(files.list(_tree(files, tree), inum, cursor, limit))
+        case wire.StatRequest(tree, inum, stream):
+            return wire.encode(files.stat(_tree(files, tree), inum, stream))
+        case wire.LayoutRequest(tree, inum, stream):
+            return wire.encode(files.layout(_tree(files, tree), inum, stream))
+        case wire.LinkRequest(tree, inum):
+            return wire.encode(files.link(_tree(files, tree), inum))
+        case wire.XattrsRequest(tree, inum):
+            return wire.encode(files.xattrs(_tree(files, tree), inum))
+        case wire.ReadRequest(tree, inum, stream, offset, length):
+            return wire.encode(files.read(_tree(files, tree), inum, stream, offset, length))
+        case wire.OpenRequest():
+            raise WorkerError("a worker opens once")
+
+
+def _tree(files: Files, tree: int) -> int:
+    if not 0 <= tree < len(files.info.trees):
+        raise NotFound(f"no tree {tree}")
+    return tree
+
+
+def _guarded(call: Callable[[], bytes]) -> tuple[int, bytes]:
+    """Turn whatever a back-end raises into a message: the barrier of the worker (section 10)."""
+    try:
+        payload = call()
+    except (ImgfsError, NotMine, NeedMembers) as why:
+        return wire.FAILED, wire.encode_failure(why)
+    except MemoryError:
+        return wire.FAILED, wire.encode_failure(WorkerError("out of memory"))
+    except EOFError:  # the block socket: the daemon is gone
+        raise
+    except OSError as why:  # how parser libraries report damage
+        return wire.FAILED, wire.encode_failure(Malformed(str(why)))
+    except Exception as why:  # noqa: BLE001  # the barrier
+        return wire.FAILED, wire.encode_failure(WorkerError(f"{type(why).__name__} {_place(why)}: {why}"))
+    if len(payload) + wire.HEAD > limits.MESSAGE_MAX:
+        return wire.FAILED, wire.encode_failure(WorkerError(f"reply of {len(payload)} bytes"))
+    return wire.OK, payload
+
+
+def _place(why: Exception) -> str:
+    trace = why.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"in {trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}"
+
+
+def _send(control: socket.socket, sequence: int, status: int, payload: bytes) -> None:
+    control.sendall(wire.frame(sequence, status, payload))

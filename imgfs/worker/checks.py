@@ -1,0 +1,259 @@
+"""What a worker says is tested here before anything of it is stored (INV-9).
+
+Decoding has proved the types; these functions prove meaning. All raise WorkerLied, and the caller kills
+the process. Limits are the daemon's own; no number of a message is used before it is compared with one.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+from array import array
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from imgfs import limits
+from imgfs.errors import WorkerLied
+from imgfs.model import LOST, Chunked, FilesInfo, Foreign, Inline, Linear, Media, VolumeTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from imgfs.model import Attr, Layout, Page
+    from imgfs.worker.wire import OpenReply
+
+NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel shows
+TEXT_MAX: Final = 64 * limits.KIB  # characters of labels, notes and examiners' words together
+STREAM_MAX: Final = 0xFFFF_FFFF
+INT64: Final = 1 << 63
+_ONE: Final = struct.Struct("<q")
+
+
+def check_page(page: Page, *, cursor: int, limit: int, tickets: Sequence[int]) -> None:
+    """Accept a page of at most ``limit`` entries that leads on from ``cursor``.
+
+    Names may hold any byte, also ``/`` and NUL: the tree escapes them. The cursor must advance, or a
+    listing would never end.
+
+    Raises:
+        WorkerLied: it is not such a page.
+    """
+    entries = page.entries
+    if len(entries) > limit:
+        raise WorkerLied(f"page of {len(entries)} entries, {limit} were asked for")
+    if page.next != -1 and not cursor < page.next < INT64:
+        raise WorkerLied(f"cursor {page.next} after {cursor}")
+    if len(page.damaged) > TEXT_MAX:
+        raise WorkerLied("page with a damage text too long")
+    for entry in entries:
+        if len(entry.name) > NAME_MAX:
+            raise WorkerLied(f"name of {len(entry.name)} bytes")
+        if not 0 <= entry.stream <= STREAM_MAX:
+            raise WorkerLied(f"stream {entry.stream}")
+        check_attr(entry.attr)
+        if entry.layout is not None:
+            check_layouts(entry.layout, tickets)
+
+
+def check_attr(attr: Attr) -> None:
+    """Accept attributes whose numbers fit the C types they will meet (INV-12).
+
+    Raises:
+        WorkerLied: a number leaves its range.
+    """
+    # A negative or too large number leaves bits above the mask: one test for five numbers, because a page
+    # holds a thousand of them.
+    if (attr.size | attr.allocated | attr.inum | attr.generation | attr.rdev) >> 63:
+        raise WorkerLied(f"inum {attr.inum}: size {attr.size}, allocated {attr.allocated}")
+    if (attr.uid | attr.gid | attr.nlink) >> 32 or attr.mode >> 12:
+        raise WorkerLied(f"inum {attr.inum}: owner {attr.uid}:{attr.gid}, mode {attr.mode:#o}")
+    for time in (attr.m_ns, attr.a_ns, attr.c_ns, attr.b_ns):
+        if time is not None and not -INT64 <= time < INT64:
+            raise WorkerLied(f"inum {attr.inum}: time {time}")
+    if attr.damaged and len(attr.damaged) > NAME_MAX:
+        raise WorkerLied(f"inum {attr.inum}: damage text too long")
+
+
+def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: int = -1) -> None:
+    """Accept layouts in topological order over sources of the sizes ``tickets``.
+
+    ``table`` is the length of the unit table in the memory file of the reply, -1: there is none.
+
+    Raises:
+        WorkerLied: none at all, columns of unequal length, runs that overlap, go backwards or leave their
+            source, a lower source that does not exist.
+    """
+    if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
+        raise WorkerLied(f"{len(layouts)} layouts")
+    lowers = list(tickets)
+    for layout in layouts:
+        match layout:
+            case Inline():
+                if len(layout.data) > limits.INLINE_MAX:
+                    raise WorkerLied(f"inline content of {len(layout.data)} bytes")
+            case Linear():
+                _check_linear(layout, lowers)
+            case Chunked():
+                _check_chunked(layout, lowers, table)
+            case Foreign():
+                if len(layout.why) > NAME_MAX:
+                    raise WorkerLied("foreign layout with a reason too long")
+        if not 0 <= layout.size <= limits.MAX_SIZE:
+            raise WorkerLied(f"layout of {layout.size} bytes")
+        lowers.append(layout.size)
+
+
+def _check_linear(layout: Linear, lowers: Sequence[int]) -> None:
+    if len(layout.logical) == len(layout.length) == len(layout.target) == 8 and not layout.which and lowers:
+        _check_run(layout, lowers[0])
+        return
+    logical, length, target = _int64(layout.logical), _int64(layout.length), _int64(layout.target)
+    count = len(logical)
+    if not (count == len(length) == len(target)) or count > limits.MAX_RUNS:
+        raise WorkerLied(f"columns of {count}, {len(length)} and {len(target)} runs")
+    which = _which(layout.which, count, len(lowers))
+    if not count:
+        return
+    ends = list(map(operator.add, logical, length))
+    if min(length) <= 0 or logical[0] < 0 or ends[-1] > layout.size or min(target) < LOST:
+        raise WorkerLied(f"runs leave the stream of {layout.size} bytes")
+    if not all(map(operator.le, ends, islice(logical, 1, None))):
+        raise WorkerLied("runs overlap or go backwards")
+    smallest = min(lowers[w] for w in set(which)) if which else lowers[0]
+    if max(map(operator.add, target, length)) <= smallest:
+        return
+    for row, at in enumerate(target):
+        if at >= 0 and at + length[row] > lowers[which[row] if which else 0]:
+            raise WorkerLied(f"run {row} [{at}, {at + length[row]}) leaves its source")
+
+
+def _check_run(layout: Linear, lower: int) -> None:
+    (logical,) = _ONE.unpack(layout.logical)
+    (length,) = _ONE.unpack(layout.length)
+    (target,) = _ONE.unpack(layout.target)
+    if length <= 0 or logical < 0 or logical + length > layout.size or target < LOST:
+        raise WorkerLied(f"run [{logical}, {logical + length}) leaves the stream of {layout.size} bytes")
+    if target >= 0 and target + length > lower:
+        raise WorkerLied(f"run at {target} of {length} bytes leaves its source of {lower} bytes")
+
+
+def _check_chunked(layout: Chunked, lowers: Sequence[int], table: int) -> None:
+    if not 0 < layout.unit <= limits.MAX_UNIT or not 0 <= layout.size <= limits.MAX_SIZE:
+        raise WorkerLied(f"units of {layout.unit} bytes in {layout.size}")
+    units = -(-layout.size // layout.unit)
+    if (len(layout.table) or max(table, 0)) != 4 * units:
+        raise WorkerLied(f"table of {len(layout.table) or table} bytes for {units} units")
+    first, base, ends = _int64(layout.first), _int64(layout.base), _int64(layout.ends)
+    count = len(first)
+    if not (count == len(base) == len(ends)):
+        raise WorkerLied(f"columns of {count}, {len(base)} and {len(ends)} groups")
+    which = _which(layout.which, count, len(lowers))
+    if not units:
+        return
+    if not count or first[0] != 0 or first[-1] >= units:
+        raise WorkerLied(f"{count} groups over {units} units")
+    if not all(map(operator.lt, first, islice(first, 1, None))):
+        raise WorkerLied("groups go backwards")
+    for row, end in enumerate(ends):
+        if not 0 <= base[row] <= end <= lowers[which[row] if which else 0]:
+            raise WorkerLied(f"group {row} [{base[row]}, {end}) leaves its source")
+
+
+def _int64(column: bytes) -> array[int]:
+    if len(column) % 8:
+        raise WorkerLied(f"column of {len(column)} bytes")
+    return array("q", column)
+
+
+def _which(column: bytes, count: int, lowers: int) -> array[int]:
+    if len(column) not in (0, 2 * count):
+        raise WorkerLied(f"column of {len(column)} bytes for {count} rows")
+    which = array("H", column)
+    if count and (max(which) if which else 0) >= lowers:
+        raise WorkerLied("a lower source that does not exist")
+    return which
+
+
+def check_link(target: bytes) -> None:
+    """Accept the target of a symbolic link. Raises WorkerLied."""
+    if len(target) > limits.MAX_LINK:
+        raise WorkerLied(f"link of {len(target)} bytes")
+
+
+def check_xattrs(xattrs: Mapping[bytes, bytes]) -> None:
+    """Accept extended attributes. Raises WorkerLied."""
+    if sum(len(name) + 1 for name in xattrs) > limits.MAX_XATTRS:
+        raise WorkerLied("names of extended attributes too long")
+    for name, value in xattrs.items():
+        if not name or b"\0" in name or len(name) > 255 or len(value) > limits.MAX_XATTRS:
+            raise WorkerLied(f"extended attribute {name[:255]!r} of {len(value)} bytes")
+
+
+def check_bytes(data: bytes, length: int) -> None:
+    """Accept exactly the bytes that were asked for. Raises WorkerLied."""
+    if len(data) != length:
+        raise WorkerLied(f"{len(data)} bytes, {length} were asked for")
+
+
+def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
+    """Accept what opening gave, over sources of the sizes ``tickets``.
+
+    Raises:
+        WorkerLied: a range leaves its source, a count or a text passes its limit.
+    """
+    if not -1 <= reply.table <= limits.TABLE_MAX or len(reply.sandbox) > 32:
+        raise WorkerLied(f"table of {reply.table} bytes")
+    match reply.opened:
+        case Media() as media:
+            _check_media(media, tickets, reply.table)
+        case VolumeTable() as table:
+            _check_volumes(table, sum(tickets))
+        case FilesInfo() as info:
+            _check_files(info)
+
+
+def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
+    check_layouts(media.layouts, tickets, table=table)
+    size = media.layouts[-1].size
+    _check_sector(media.sector)
+    _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)
+    _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))
+    for start, stop, _ in media.lost:
+        if not 0 <= start <= stop <= size:
+            raise WorkerLied(f"lost range [{start}, {stop}) leaves the media of {size} bytes")
+
+
+def _check_volumes(table: VolumeTable, size: int) -> None:
+    _check_sector(table.sector)
+    _check_texts(table.scheme, table.uuid, table.label, *table.notes)
+    # A remainder volume and the gaps between volumes may stand beside the allocated ones.
+    if len(table.volumes) > 2 * limits.MAX_VOLUMES + 2:
+        raise WorkerLied(f"{len(table.volumes)} volumes")
+    for volume in table.volumes:
+        if not 0 <= volume.start <= volume.stop <= size:
+            raise WorkerLied(f"slot {volume.slot}: [{volume.start}, {volume.stop}) leaves the media")
+        if not -1 <= volume.slot < INT64 or not 0 <= volume.flags < 2 * INT64:
+            raise WorkerLied(f"slot {volume.slot}")
+    _check_texts(*(t for v in table.volumes for t in (v.type_id, v.type_name, v.unique_id, v.label)))
+
+
+def _check_files(info: FilesInfo) -> None:
+    if not 0 < len(info.trees) <= limits.MAX_VOLUMES:
+        raise WorkerLied(f"{len(info.trees)} trees")
+    for tree in info.trees:
+        if not 0 <= tree.root < INT64 or not tree.name:
+            raise WorkerLied(f"tree {tree.name[:64]!r} with root {tree.root}")
+    if not 0 <= info.block < INT64 or not 0 <= info.size < INT64:
+        raise WorkerLied(f"file system of {info.size} bytes in blocks of {info.block}")
+    _check_texts(info.type, info.label, info.uuid, info.version, *info.notes, *(t.name for t in info.trees))
+
+
+def _check_sector(sector: int) -> None:
+    if not 0 < sector <= limits.MIB:
+        raise WorkerLied(f"sectors of {sector} bytes")
+
+
+def _check_texts(*texts: str) -> None:
+    # Notes of a badly damaged table are one a slot: the sum is what memory costs.
+    if sum(map(len, texts)) > 16 * TEXT_MAX or any(len(t) > TEXT_MAX for t in texts):
+        raise WorkerLied("texts too long")
