@@ -98,7 +98,7 @@ class Codec(msgspec.Struct, frozen=True, array_like=True):
     """Name of a unit decoder and its parameters (see ``block.codecs``)."""
 
     name: str
-    parameters: dict[str, int | bytes | str] = {}
+    parameters: dict[str, int | bytes] = {}  # msgspec decodes one kind of string in a union
 
 
 class Inline(msgspec.Struct, frozen=True, tag="inline"):

@@ -12,9 +12,9 @@ from imgfs.worker import wire
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from imgfs.backends import Backend, Bytes, Files
+    from imgfs.backends import Backend, Bytes, Files, Reader
     from imgfs.worker.reader import SourceReader
 
 
@@ -27,7 +27,7 @@ class _Table:
         self._reader = reader
         self.size = reader.size
         self.name = reader.name
-        self.others = reader.others
+        self.others: Sequence[Reader] = reader.others
         self.length = -1
 
     def read(self, start: int, length: int) -> bytes:
@@ -87,7 +87,7 @@ def _open(
     return wire.encode(reply)
 
 
-def _answer(held: list[Files | Bytes], request: wire.Request) -> bytes:
+def _answer(held: list[Files | Bytes], request: wire.FilesRequest) -> bytes:
     if not held:
         raise WorkerError("nothing is open")
     if not isinstance(getattr(held[0], "info", None), FilesInfo):
@@ -108,8 +108,6 @@ def _answer(held: list[Files | Bytes], request: wire.Request) -> bytes:
             return wire.encode(files.xattrs(_tree(files, tree), inum))
         case wire.ReadRequest(tree, inum, stream, offset, length):
             return wire.encode(files.read(_tree(files, tree), inum, stream, offset, length))
-        case wire.OpenRequest():
-            raise WorkerError("a worker opens once")
 
 
 def _tree(files: Files, tree: int) -> int:

@@ -137,6 +137,8 @@ def prove(parent: int) -> dict[str, str]:
             attempt()
         except OSError as why:
             report[name] = errno.errorcode.get(why.errno or 0, "?")
+        except ValueError:  # what the resource module makes of EPERM
+            report[name] = "EPERM"
         else:
             raise SandboxError(f"sandbox: {name} got through")
     return report

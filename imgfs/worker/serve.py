@@ -143,9 +143,7 @@ def _worker(
     block = socket.socket(fileno=block_fd)
     keep = {1, 2, *fds} - {error_fd}
     length, sequence, _ = wire.PREFIX.unpack(wire.receive_exactly(control, wire.PREFIX.size))
-    request = wire.decode_request(wire.receive_exactly(control, length - wire.HEAD))
-    if not isinstance(request, wire.OpenRequest):
-        raise EOFError
+    request = wire.decode_open_request(wire.receive_exactly(control, length - wire.HEAD))
     _prepare(request)
     report: dict[str, str] = {}
     try:

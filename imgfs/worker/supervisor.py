@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from imgfs import limits
+from imgfs.block.extents import donation
 from imgfs.errors import SandboxError
 from imgfs.worker import sandbox
 from imgfs.worker.blocks import serve_blocks
@@ -162,7 +163,7 @@ async def open_supervisor(
     *,
     unsafe_no_sandbox: bool = False,
     extra_backends: str = "",
-    donate: Donate = lambda _: None,
+    donate: Donate = donation,
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor for the block; every process is gone when it ends.
 

@@ -53,7 +53,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     file: bytes = b""
 
 
-class OpenRequest(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
+class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Open ``tickets[0]`` (the others are its further members) with a back-end."""
 
     backend: str
@@ -113,7 +113,6 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, tag="read"):
 
 
 FilesRequest = ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsRequest | ReadRequest
-Request = OpenRequest | FilesRequest
 
 
 class OpenReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +156,8 @@ def receive_exactly(sock: socket.socket, length: int) -> bytearray:
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
-decode_request: Final = msgspec.msgpack.Decoder(Request).decode
+decode_open_request: Final = msgspec.msgpack.Decoder(OpenRequest).decode
+decode_request: Final = msgspec.msgpack.Decoder(FilesRequest).decode
 decode_open: Final = msgspec.msgpack.Decoder(OpenReply).decode
 decode_page: Final = msgspec.msgpack.Decoder(Page).decode
 decode_attr: Final = msgspec.msgpack.Decoder(Attr).decode
