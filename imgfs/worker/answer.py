@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from imgfs import limits
 from imgfs.backends import Options
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Backend, Bytes, Files, Reader
     from imgfs.worker.reader import SourceReader
+
+
+_REQUEST_MAX: Final = (
+    4096  # requests to an open worker are seven numbers at most; a larger one comes in parts
+)
 
 
 class _Table:
@@ -58,8 +63,16 @@ def serve(
 
     _send(control, sequence, *_guarded(opening))
     while True:
-        length, sequence, _ = wire.PREFIX.unpack(wire.receive_exactly(control, wire.PREFIX.size))
-        asked = wire.decode_request(wire.receive_exactly(control, length - wire.HEAD))
+        data = control.recv(_REQUEST_MAX)
+        if not data:
+            raise EOFError
+        if len(data) < wire.PREFIX.size:
+            data += wire.receive_exactly(control, wire.PREFIX.size - len(data))
+        length, sequence, _ = wire.PREFIX.unpack_from(data)
+        rest = length + wire.PREFIX.size - wire.HEAD - len(data)
+        if rest:
+            data += wire.receive_exactly(control, rest)
+        asked = wire.decode_request(memoryview(data)[wire.PREFIX.size :])
         _send(control, sequence, *_guarded(lambda asked=asked: _answer(held, asked)))  # type: ignore[misc]
 
 

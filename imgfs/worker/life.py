@@ -123,12 +123,13 @@ class Worker:
             NotMine, NeedMembers, NeedKey, NotSupported, EvidenceError: what the back-end said.
             WorkerDied, WorkerTimeout, WorkerLied: twice, or at once for a deadline.
         """
-        async with self._turns.turn():
-            self.table = table
-            try:
-                return await self._ensured()
-            finally:
-                self.table = -1
+        await self._turns.take()
+        self.table = table
+        try:
+            return await self._ensured()
+        finally:
+            self.table = -1
+            self._turns.give()
 
     async def call(self, request: wire.FilesRequest, accept: Callable[[bytes], _T]) -> _T:
         """Return the reply to a request, decoded and checked by ``accept``.
@@ -139,11 +140,13 @@ class Worker:
             EvidenceError, NotFound, NotSupported: what the back-end said.
         """
         self.record.refuse(request)
-        async with self._turns.turn():
+        await self._turns.take()
+        try:
             self.record.refuse(request)
             died = 0
             for _ in range(_ASKED_MAX):
-                await self._ensured()
+                if self._process is None or self._process.gone or self.state is not State.READY:
+                    await self._ensured()
                 try:
                     return await self._ask(request, accept)
                 except _DEATHS as why:
@@ -160,6 +163,8 @@ class Worker:
                         why.request = str(request)
                         raise
             raise WorkerDied("the worker template keeps dying", request=str(request))
+        finally:
+            self._turns.give()
 
     def statistics(self) -> WorkerStatistics:
         """Return the counters."""

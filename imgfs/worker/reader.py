@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Sequence
 
+    from imgfs.backends import Reader
+
 BLOCK: Final = 64 * limits.KIB  # parsers read hundreds of bytes at a time: one round trip brings 64 KiB
 AHEAD: Final = 4  # blocks brought by a read that continues the last one
 KEPT: Final = 64  # blocks: 4 MiB of a worker's memory
@@ -156,7 +158,7 @@ class SourceReader:
         self._table = table
         self.size = size
         self.name = name
-        self.others = others
+        self.others: Sequence[Reader] = others
 
     def read(self, start: int, length: int) -> bytes:
         """Return exactly ``length`` bytes; see ``backends.Reader``."""

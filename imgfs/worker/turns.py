@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 CALLER: Final[ContextVar[int]] = ContextVar("imgfs.caller", default=0)  # process number; set by the front-end
 
@@ -37,16 +33,22 @@ class Turns:
         """Return how many wait."""
         return sum(map(len, self._waiting.values()))
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold the turn for the block; waits only when somebody else has it."""
+    async def take(self) -> None:
+        """Take the turn; waits only when somebody else has it. ``give`` must follow."""
         if self._held:
             await self._wait(CALLER.get())
         self._held = True
-        try:
-            yield
-        finally:
-            self._pass_on()
+
+    def give(self) -> None:
+        """Give the turn to the next caller's first waiter; it stays held in between."""
+        if not self._waiting:
+            self._held = False
+            return
+        caller, queue = next(iter(self._waiting.items()))
+        del self._waiting[caller]
+        queue.popleft().set()
+        if queue:
+            self._waiting[caller] = queue  # behind the others
 
     async def _wait(self, caller: int) -> None:
         event = trio.Event()
@@ -56,20 +58,9 @@ class Turns:
             await event.wait()
         except trio.Cancelled:
             if event.is_set():
-                self._pass_on()
+                self.give()
             else:
                 queue.remove(event)
                 if not queue:
                     del self._waiting[caller]
             raise
-
-    def _pass_on(self) -> None:
-        """Wake the next caller's first waiter; the turn stays held in between."""
-        if not self._waiting:
-            self._held = False
-            return
-        caller, queue = next(iter(self._waiting.items()))
-        del self._waiting[caller]
-        queue.popleft().set()
-        if queue:
-            self._waiting[caller] = queue  # behind the others
