@@ -139,7 +139,11 @@ class Worker:
             Poisoned, Quarantined: it did before.
             EvidenceError, NotFound, NotSupported: what the back-end said.
         """
-        self.record.refuse(request)
+        try:
+            self.record.refuse(request)
+        except WorkerError:
+            await trio.lowlevel.checkpoint()  # a caller that asks for ever must not stop the others
+            raise
         await self._turns.take()
         try:
             self.record.refuse(request)
@@ -195,6 +199,7 @@ class Worker:
         died = 0
         for _ in range(_ASKED_MAX):
             if self.state is State.DEAD:
+                await trio.lowlevel.checkpoint()  # refusing at once must not stop the others
                 self._back_off()
             self._start()
             try:
