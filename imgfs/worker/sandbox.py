@@ -110,7 +110,10 @@ def close_others(keep: Iterable[int]) -> None:
     """Close every descriptor but those of ``keep``."""
     low = 0
     for fd in sorted(keep):
-        os.closerange(low, fd)
+        if (
+            low < fd
+        ):  # an empty range from 0 would close everything: its last is -1, which the kernel reads as all
+            os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 1 << 30)
 

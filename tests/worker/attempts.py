@@ -74,7 +74,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "pidfd parent": lambda: call(434, os.getppid(), 0),
     "setrlimit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     "dumpable": lambda: sandbox._prctl(4, 1),
-    "mprotect exec": lambda: call(10, ctypes.c_void_p(ctypes.addressof(_buffer) & ~4095), ctypes.c_size_t(4096), 7),
+    "mprotect exec": lambda: call(
+        10, ctypes.c_void_p(ctypes.addressof(_buffer) & ~4095), ctypes.c_size_t(4096), 7
+    ),
     "dup": lambda: os.dup(1),
     "pipe": os.pipe,
     "shmget": lambda: call(29, 0, 4096, 0o1600),

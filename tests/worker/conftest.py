@@ -44,7 +44,9 @@ class Stage:
 async def staged(directory: Path, **options) -> AsyncIterator[Stage]:
     async with trio.open_nursery() as nursery:
         fetcher = Fetcher(nursery)
-        async with open_supervisor(fetcher, extra_backends="tests.worker.bad:BACKENDS", **options) as supervisor:
+        async with open_supervisor(
+            fetcher, extra_backends="tests.worker.bad:BACKENDS", **options
+        ) as supervisor:
             stage = Stage(supervisor, directory)
             try:
                 yield stage

@@ -45,7 +45,9 @@ async def test_opening_has_the_outcomes_of_the_design_and_no_other(stage) -> Non
 
 
 @pytest.mark.parametrize("how", [b"crash", b"abort", b"fork", b"exit"])
-async def test_a_parser_that_dies_while_opening_is_one_error_and_two_events(stage, events, how: bytes) -> None:
+async def test_a_parser_that_dies_while_opening_is_one_error_and_two_events(
+    stage, events, how: bytes
+) -> None:
     with pytest.raises(errors.WorkerDied):
         await stage.open(how=b"BAD!" + how)
     assert len(events.named(log.WORKER_DIED)) == 2

@@ -12,11 +12,23 @@ from imgfs.worker import sandbox
 from tests.worker import attempts
 
 pytestmark = pytest.mark.skipif(
-    not attempts.SUPPORTED or bool(sandbox.status().missing), reason="numbers of x86_64, a kernel with seccomp"
+    not attempts.SUPPORTED or bool(sandbox.status().missing),
+    reason="numbers of x86_64, a kernel with seccomp",
 )
 USERS = [os.getuid(), *([65534] if os.getuid() == 0 else [])]
 # Refused outside too on hardened or containerised hosts, with the same number: nothing is proved there.
-NATURAL = {"open fuse", "proc mem", "tiocsti", "bpf", "mount", "by handle", "shmget", "keyctl", "unshare", "dumpable"}
+NATURAL = {
+    "open fuse",
+    "proc mem",
+    "tiocsti",
+    "bpf",
+    "mount",
+    "by handle",
+    "shmget",
+    "keyctl",
+    "unshare",
+    "dumpable",
+}
 NATURAL |= {"kill parent", "tgkill parent", "io_uring", "userfaultfd", "x32", "fchmod", "memory", "reopen"}
 
 
@@ -50,10 +62,14 @@ def test_a_worker_proves_its_sandbox_and_lies_are_not_believed() -> None:
         " print(sorted(sandbox.prove(parent)))"
     )
     environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
     assert "execute" in done.stdout, done.stderr
     naked = code.replace("sandbox.enter({0, 1, 2});", "")
-    done = subprocess.run([sys.executable, "-c", naked], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", naked], capture_output=True, text=True, env=environment, timeout=60
+    )
     assert "got through" in done.stderr
 
 
