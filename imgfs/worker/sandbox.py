@@ -127,7 +127,7 @@ def prove(parent: int) -> dict[str, str]:
     attempts: dict[str, Callable[[], object]] = {
         "open": lambda: os.open("/", os.O_RDONLY),
         "reopen": lambda: os.open("/proc/self/fd/0", os.O_RDWR),
-        "stat": lambda: os.stat("/"),
+        "stat": lambda: os.stat("/"),  # noqa: PTH116  # the system call itself
         "socket": lambda: socket.socket(socket.AF_UNIX),
         "signal": lambda: os.kill(parent, 0),
         "execute": lambda: mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC),

@@ -84,7 +84,7 @@ def events() -> Iterator[Events]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def children() -> list[int]:

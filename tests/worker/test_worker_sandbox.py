@@ -56,20 +56,21 @@ def test_an_attempt_is_refused_inside_and_not_outside(name: str, uid: int) -> No
         assert name in NATURAL, f"{name}: {outside} with and without the sandbox"
 
 
+def _python(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
 def test_a_worker_proves_its_sandbox_and_lies_are_not_believed() -> None:
     code = (
         "import os; from imgfs.worker import sandbox; parent = os.getppid(); sandbox.enter({0, 1, 2});"
         " print(sorted(sandbox.prove(parent)))"
     )
     environment = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
-    )
+    done = _python(code, environment)
     assert "execute" in done.stdout, done.stderr
     naked = code.replace("sandbox.enter({0, 1, 2});", "")
-    done = subprocess.run(
-        [sys.executable, "-c", naked], capture_output=True, text=True, env=environment, timeout=60
-    )
+    done = _python(naked, environment)
     assert "got through" in done.stderr
 
 
