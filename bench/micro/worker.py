@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import trio
 
@@ -18,7 +17,8 @@ from imgfs.worker.supervisor import open_supervisor
 
 async def main() -> None:
     with tempfile.NamedTemporaryFile() as file:
-        Path(file.name).write_bytes(b"BAD!".ljust(16, b"\0") + bytes(100_000))
+        file.write(b"BAD!".ljust(16, b"\0") + bytes(100_000))
+        file.flush()
         source = HostFile.open(file.name)
         async with trio.open_nursery() as nursery:
             async with open_supervisor(
