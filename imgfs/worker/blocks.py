@@ -111,11 +111,11 @@ async def serve_blocks(process: Process, sources: Sequence[ByteSource], fetcher:
                     sources[index], start, start + length
                 )
                 status = wire.OK
-            except ImgfsError as why:
+            except (ImgfsError, OSError) as why:
                 data, status = wire.encode_failure(why), wire.FAILED
             await _send(sock, wire.BLOCK_REPLY.pack(len(data), status))
             await _send(sock, data)
-    except (ConnectionError, EOFError, trio.ClosedResourceError):
+    except (OSError, EOFError, trio.ClosedResourceError):  # closed by us (EBADF) or by its end
         return
     finally:
         process.gone = True

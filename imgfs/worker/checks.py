@@ -26,7 +26,7 @@ NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel sho
 TEXT_MAX: Final = 64 * limits.KIB  # characters of labels, notes and examiners' words together
 STREAM_MAX: Final = 0xFFFF_FFFF
 INT64: Final = 1 << 63
-_ONE: Final = struct.Struct("<q")
+_RUN: Final = struct.Struct("<qqq")  # logical, length, target of a single run
 
 
 def check_page(page: Page, *, cursor: int, limit: int, tickets: Sequence[int]) -> None:
@@ -83,6 +83,9 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
         WorkerLied: none at all, columns of unequal length, runs that overlap, go backwards or leave their
             source, a lower source that does not exist.
     """
+    if len(layouts) == 1 and type(layouts[0]) is Linear and len(layouts[0].logical) == 8 and tickets:
+        _check_linear(layouts[0], tickets)  # what most files of a page are
+        return
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise WorkerLied(f"{len(layouts)} layouts")
     lowers = list(tickets)
@@ -112,6 +115,8 @@ def _check_linear(layout: Linear, lowers: Sequence[int]) -> None:
     if not (count == len(length) == len(target)) or count > limits.MAX_RUNS:
         raise WorkerLied(f"columns of {count}, {len(length)} and {len(target)} runs")
     which = _which(layout.which, count, len(lowers))
+    if not 0 <= layout.size <= limits.MAX_SIZE:
+        raise WorkerLied(f"layout of {layout.size} bytes")
     if not count:
         return
     ends = list(map(operator.add, logical, length))
@@ -128,11 +133,10 @@ def _check_linear(layout: Linear, lowers: Sequence[int]) -> None:
 
 
 def _check_run(layout: Linear, lower: int) -> None:
-    (logical,) = _ONE.unpack(layout.logical)
-    (length,) = _ONE.unpack(layout.length)
-    (target,) = _ONE.unpack(layout.target)
-    if length <= 0 or logical < 0 or logical + length > layout.size or target < LOST:
-        raise WorkerLied(f"run [{logical}, {logical + length}) leaves the stream of {layout.size} bytes")
+    logical, length, target = _RUN.unpack(layout.logical + layout.length + layout.target)
+    size = layout.size
+    if length <= 0 or logical < 0 or logical + length > size or target < LOST or size > limits.MAX_SIZE:
+        raise WorkerLied(f"run [{logical}, {logical + length}) leaves the stream of {size} bytes")
     if target >= 0 and target + length > lower:
         raise WorkerLied(f"run at {target} of {length} bytes leaves its source of {lower} bytes")
 

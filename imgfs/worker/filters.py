@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 # fmt: off
+# ruff: noqa: E501, SIM905  # tables read better in rows
 _X86_64: Final = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "poll": 7, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11,
     "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "pread64": 17, "writev": 20,

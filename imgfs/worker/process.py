@@ -103,7 +103,7 @@ class Template:
                     data, fds, _, _ = socket.recv_fds(self._sock, wire.NEWS.size, 1, socket.MSG_CMSG_CLOEXEC)
                 except BlockingIOError:
                     continue
-                except (ConnectionError, trio.ClosedResourceError):
+                except (OSError, trio.ClosedResourceError):
                     break
                 if not data:
                     break
@@ -229,7 +229,7 @@ class Process:
             with trio.move_on_after(deadline):
                 await self._send()
                 return await self._receive()
-        except (ConnectionError, EOFError, trio.ClosedResourceError):
+        except (OSError, EOFError, trio.ClosedResourceError):
             if self.lie:
                 raise WorkerLied(self.lie) from None
             raise WorkerDied("the worker died") from None

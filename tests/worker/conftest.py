@@ -44,7 +44,9 @@ class Stage:
 async def staged(directory: Path, **options) -> AsyncIterator[Stage]:
     async with trio.open_nursery() as nursery:
         fetcher = Fetcher(nursery)
-        async with open_supervisor(fetcher, extra_backends="tests.worker.bad:BACKENDS", **options) as supervisor:
+        async with open_supervisor(
+            fetcher, extra_backends="tests.worker.bad:BACKENDS", **options
+        ) as supervisor:
             stage = Stage(supervisor, directory)
             try:
                 yield stage
@@ -82,7 +84,7 @@ def events() -> Iterator[Events]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def children() -> list[int]:

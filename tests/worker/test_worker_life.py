@@ -11,9 +11,14 @@ import trio
 import trio.testing
 
 from imgfs import errors, limits, log
+from imgfs.backends import Options
+from imgfs.block.fetch import Fetcher
 from imgfs.block.memory import Memory
 from imgfs.model import FilesInfo, Media
+from imgfs.testing.faults import FaultyFetcher
+from imgfs.worker.client import open_layer
 from imgfs.worker.life import State
+from imgfs.worker.supervisor import open_supervisor
 from tests.worker import bad
 from tests.worker.conftest import BODY, children, descriptors, staged
 
@@ -45,7 +50,9 @@ async def test_opening_has_the_outcomes_of_the_design_and_no_other(stage) -> Non
 
 
 @pytest.mark.parametrize("how", [b"crash", b"abort", b"fork", b"exit"])
-async def test_a_parser_that_dies_while_opening_is_one_error_and_two_events(stage, events, how: bytes) -> None:
+async def test_a_parser_that_dies_while_opening_is_one_error_and_two_events(
+    stage, events, how: bytes
+) -> None:
     with pytest.raises(errors.WorkerDied):
         await stage.open(how=b"BAD!" + how)
     assert len(events.named(log.WORKER_DIED)) == 2
@@ -235,7 +242,7 @@ async def test_a_killed_template_is_replaced_and_blames_nobody(stage) -> None:
     for n in range(3):
         template = await stage.supervisor.template()
         os.kill(template.pid, signal.SIGKILL)
-        while not template.dead:
+        while not template.dead:  # noqa: ASYNC110  # seen by a task that offers no event
             await trio.sleep(0.001)
         assert (await files.stat(0, n)).size == value(n)
         assert not files.statistics()[0].poisoned
@@ -327,7 +334,7 @@ async def test_a_thousand_kills_give_no_wrong_answer(tmp_path, monkeypatch) -> N
                 try:
                     return (await stage.open(source=source)).files
                 except errors.WorkerError:
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
 
         clients = [await opened() for _ in range(2)]
         seeded = random.Random(7)
@@ -359,3 +366,27 @@ async def test_a_thousand_kills_give_no_wrong_answer(tmp_path, monkeypatch) -> N
         assert answers > 1000
         assert failures < answers
         assert (await (await opened()).stat(0, 3)).size == value(3)
+
+
+async def test_damage_of_a_source_reaches_the_back_end_and_spares_its_neighbours(nursery) -> None:
+    data = b"BAD!".ljust(16, b"\0") + BODY
+    faulty = FaultyFetcher(
+        Fetcher(nursery), [(70_000, 70_001, errors.LostBytes("gone", start=70_000, stop=70_001))]
+    )
+    async with open_supervisor(faulty, extra_backends="tests.worker.bad:BACKENDS") as supervisor:
+        layer = await open_layer(supervisor, "bad", [Memory(data)], [""], Options(), "img|bad")
+        with pytest.raises(errors.LostBytes) as why:
+            await layer.files.read(0, 67, 0, 69_000, 2_000)
+        assert (why.value.start, why.value.stop) == (70_000, 70_001)
+        assert await layer.files.read(0, 67, 0, 69_000, 1_000) == data[69_000:70_000]
+        assert await layer.files.read(0, 67, 0, 70_001, 500) == data[70_001:70_501]
+
+
+async def test_small_reads_through_the_socket_share_trips(nursery) -> None:
+    data = b"BAD!".ljust(16, b"\0") + BODY
+    counted = FaultyFetcher(Fetcher(nursery))
+    async with open_supervisor(counted, extra_backends="tests.worker.bad:BACKENDS") as supervisor:
+        layer = await open_layer(supervisor, "bad", [Memory(data)], [""], Options(), "img|bad")
+        for at in range(0, 60_000, 600):
+            await layer.files.read(0, 67, 0, at, 600)
+        assert len(counted.asked) == 2, "one block for opening, one for the second worker"
