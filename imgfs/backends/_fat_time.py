@@ -23,14 +23,14 @@ def use_utc() -> None:
         time.tzset()
 
 
-def localiser(zone: str) -> tuple[Callable[[Attr], Attr], str]:
+def localiser(zone: str) -> tuple[Callable[[Attr, int], Attr], str]:
     """Return what turns wall-clock times into UTC, and a note when the zone is unknown."""
     if zone in {"", "UTC"}:
-        return lambda attr: attr, ""
+        return lambda attr, _meta: attr, ""
     try:
         info = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, OSError, ValueError):
-        return lambda attr: attr, f"time zone {zone} is not known here: times are shown as if they were UTC"
+        return lambda attr, _meta: attr, f"time zone {zone} is not known here: times are shown as if they were UTC"
 
     def shift(nanoseconds: int | None) -> int | None:
         if nanoseconds is None:
@@ -39,7 +39,7 @@ def localiser(zone: str) -> tuple[Callable[[Attr], Attr], str]:
         wall = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=info)
         return int(wall.timestamp()) * 10**9 + rest
 
-    def localise(attr: Attr) -> Attr:
+    def localise(attr: Attr, _meta: int) -> Attr:
         fields = {name: getattr(attr, name) for name in attr.__struct_fields__}
         fields |= {name: shift(fields[name]) for name in ("m_ns", "a_ns", "c_ns", "b_ns")}
         return Attr(**fields)

@@ -41,7 +41,7 @@ def no_xattrs(_file: Any) -> dict[bytes, bytes]:
     return {}
 
 
-def same(attr: Attr) -> Attr:
+def same(attr: Attr, _meta: int) -> Attr:
     """Leave attributes as TSK gives them."""
     return attr
 
@@ -53,7 +53,8 @@ class Format:
     ``content`` are the attribute types of a file's own bytes, ``named`` those that are streams when
     they carry a name, ``suffix`` the stream names of types that carry none. ``kind`` may overrule
     what TSK calls a file; ``valid`` gives the initialised size of an attribute by its name.
-    ``directory_streams`` says that directories may have streams. ``repair`` adjusts attributes.
+    ``directory_streams`` says that directories may have streams. ``repair`` adjusts the
+    attributes of a metadata address.
     """
 
     content: frozenset[int] = frozenset({DEFAULT})
@@ -64,10 +65,9 @@ class Format:
     valid: Callable[[int, bytes | None], int | None] = no_valid
     link: Callable[[Any], bytes] = tsk_link
     xattrs: Callable[[Any], dict[bytes, bytes]] = no_xattrs
-    repair: Callable[[Attr], Attr] = same
+    repair: Callable[[Attr, int], Attr] = same
     directory_streams: bool = False
     holes: bool = False
-    deleted: bool = True
 
     def stream_name(self, attribute: Any) -> bytes | None:
         """Return the name of a stream besides the content, None: the attribute is no such stream."""

@@ -148,7 +148,7 @@ class Describer:
                 if stream is not None:
                     found.append(self._stream(file, attribute, name + b":" + stream, inum, deleted=deleted))
         attr = attr_of(inum, kind, meta, size=size, allocated=allocated, deleted=deleted, damaged=damaged)
-        return [Entry(name, form.repair(attr), 0, layout), *found]
+        return [Entry(name, form.repair(attr, int(meta.addr)), 0, layout), *found]
 
     def _stream(self, file: Any, attribute: Any, name: bytes, inum: int, *, deleted: bool) -> Entry:
         size = size_of(attribute)
@@ -156,7 +156,7 @@ class Describer:
         attr = attr_of(
             inum, Kind.REG, file.info.meta, size=size, allocated=allocated, deleted=deleted, damaged=damaged
         )
-        return Entry(name, self._format.repair(attr), 1 + int(attribute.info.id), layout)
+        return Entry(name, self._format.repair(attr, int(file.info.meta.addr)), 1 + int(attribute.info.id), layout)
 
     def _layout(self, file: Any, attribute: Any, size: int) -> tuple[Any, int, str]:
         """Return the layout if it is short enough for a listing, the allocated bytes, and damage."""

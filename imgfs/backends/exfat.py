@@ -16,13 +16,15 @@ from imgfs.backends._tsk import VIRTUAL_DIR, open_fs
 from imgfs.backends._tsk_files import TskFiles, trees
 from imgfs.backends._tsk_format import Format
 from imgfs.errors import EvidenceError, Malformed, NotMine
-from imgfs.model import FilesInfo
+from imgfs.model import Attr, FilesInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgfs.backends import Files, Options, Reader
 
 _LABEL: Final = b" (Volume Label Entry)"
-_LABEL_ENTRY, _STREAM_ENTRY = 0x83, 0xC0
+_LABEL_ENTRY, _FILE_ENTRY, _STREAM_ENTRY = 0x83, 0x05, 0x40  # the latter two without their in-use bit
 
 
 def open_exfat(reader: Reader, options: Options) -> Files:
@@ -44,12 +46,12 @@ def open_exfat(reader: Reader, options: Options) -> Files:
         raise Malformed(f"sectors of 2^{sector_shift}, clusters of 2^{cluster_shift} sectors", start=108, stop=110)
     use_utc()
     fs = open_fs(reader, "EXFAT")
-    repair, note = localiser(options.tz)
+    localise, note = localiser(options.tz)
     sector, cluster = 1 << sector_shift, 1 << sector_shift + cluster_shift
     heap_at = heap * sector
     volume = int(fs.info.block_count) * int(fs.info.block_size)
-    valid = _ValidSizes(reader, heap_at, sector)
-    form = Format(keep=_keep, repair=repair, valid=valid)
+    sets = _Sets(reader, heap_at, localise)
+    form = Format(keep=_keep, repair=sets.repair, valid=sets.valid)
     info = FilesInfo(
         type="exfat",
         trees=trees(int(fs.info.root_inum)),
@@ -76,36 +78,55 @@ def _label(reader: Reader, at: int, cluster: int) -> str:
     except (EvidenceError, ValueError):
         return ""
     for entry in range(0, len(root) - 31, 32):
-        if root[entry] == _LABEL_ENTRY and root[entry + 1] <= 11:
-            return root[entry + 2 : entry + 2 + 2 * root[entry + 1]].decode("utf-16-le", "replace")
+        if root[entry] == _LABEL_ENTRY and root[entry + 1] <= 15:
+            return root[entry + 2 : entry + 2 + 2 * min(root[entry + 1], 11)].decode("utf-16-le", "replace")
         if not root[entry]:
             break
     return ""
 
 
-class _ValidSizes:
-    """Valid data lengths, from the stream extension behind the file entry TSK's number stands for.
+class _Sets:
+    """Directory entry sets, found through the number TSK gives their first entry.
 
-    TSK numbers directory slots of 32 bytes from 3 at the start of the cluster heap. An entry set may
-    go on in another cluster; what cannot be found is not guessed: such a file counts as valid.
+    TSK numbers slots of 32 bytes from 3 at the start of the cluster heap. A set may go on in another
+    cluster; what is not found where it is expected is not guessed.
     """
 
-    __slots__ = ("_heap", "_reader")
+    __slots__ = ("_heap", "_localise", "_reader")
 
-    def __init__(self, reader: Reader, heap: int, _sector: int) -> None:
+    def __init__(self, reader: Reader, heap: int, localise: Callable[[Attr, int], Attr]) -> None:
         self._reader = reader
         self._heap = heap
+        self._localise = localise
 
-    def __call__(self, inum: int, _name: bytes | None) -> int | None:
-        """Return the valid length of the file with TSK's number ``inum``."""
+    def _entry(self, inum: int) -> bytes:
         at = self._heap + (inum - 3) * 32
         if inum < 3 or at + 64 > self._reader.size:
-            return None
+            return b""
         entry = self._reader.read(at, 64)
-        if entry[0] & 0x7F != 0x05 or entry[32] & 0x7F != _STREAM_ENTRY & 0x7F:
+        return entry if entry[0] & 0x7F == _FILE_ENTRY else b""
+
+    def valid(self, inum: int, _name: bytes | None) -> int | None:
+        """Return the valid data length of a file, None: all of it."""
+        entry = self._entry(inum)
+        if not entry or entry[32] & 0x7F != _STREAM_ENTRY:
             return None
         valid, size = struct.unpack_from("<Q", entry, 40)[0], struct.unpack_from("<Q", entry, 56)[0]
         return int(valid) if valid < size else None
+
+    def repair(self, attr: Attr, meta: int) -> Attr:
+        """Apply the offsets from UTC that the entry states; a time without one is local."""
+        entry = self._entry(meta)
+        if not entry:
+            return attr
+        local = self._localise(attr, meta)
+        fields = {name: getattr(local, name) for name in attr.__struct_fields__}
+        for name, at in (("b_ns", 22), ("m_ns", 23), ("a_ns", 24)):
+            stored, code = getattr(attr, name), entry[at]
+            if stored is not None and code & 0x80:
+                quarters = (code & 0x7F) - (128 if code & 0x40 else 0)
+                fields[name] = stored - quarters * 900 * 10**9
+        return Attr(**fields)
 
 
 BACKEND = Backend(

@@ -33,7 +33,7 @@ def open_fat(reader: Reader, options: Options) -> Files:
         raise NotMine("fat")
     boot = parse_fat(reader.read(0, 512))
     use_utc()
-    fs = open_fs(reader, "FAT_DETECT")
+    fs = open_fs(reader, "FAT32" if boot.type == "fat32" else "FAT_DETECT")
     repair, note = localiser(options.tz)
     volume = int(fs.info.block_count) * int(fs.info.block_size)
     info = FilesInfo(

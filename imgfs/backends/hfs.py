@@ -50,13 +50,13 @@ def open_hfs(reader: Reader, _options: Options) -> Files:
     volume = int(fs.info.block_count) * int(fs.info.block_size)
     form = Format(
         content=frozenset({_DATA, DEFAULT}),
+        named=frozenset({_EXTENDED}),
         suffix={_RESOURCE: b"rsrc"},
         xattrs=_xattrs,
-        deleted=False,
     )
     info = FilesInfo(
         type="hfsx" if header[:2] == b"HX" else "hfs+",
-        trees=trees(int(fs.info.root_inum)),
+        trees=trees(int(fs.info.root_inum), deleted=False),  # TSK finds no deleted entries in HFS+
         block=block,
         size=block * blocks,
         label=_label(reader, header, block),

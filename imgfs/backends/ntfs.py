@@ -82,7 +82,7 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
     return TskFiles(fs, form, info, volume)
 
 
-def _no_owner(attr: Attr) -> Attr:
+def _no_owner(attr: Attr, _meta: int) -> Attr:
     """Drop the numbers TSK derives from security identifiers: NTFS has no uid and gid."""
     if not attr.uid and not attr.gid:
         return attr

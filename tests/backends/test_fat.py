@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imgfs.backends import Options
+from imgfs.errors import NotMine
+from imgfs.testing.fakes import FileReader, MemoryReader
+from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
+from tests.backends.tskimages import PLAIN, need, noise, plant, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {12: 2 << 20, 16: 16 << 20, 32: 40 << 20}
+
+
+def make(folder: Path, bits: int) -> Path:
+    need("mkfs.vfat", "mcopy", "mdel", "mdeltree")
+    image, tree = folder / f"fat{bits}.img", folder / "tree"
+    with image.open("wb") as file:
+        file.truncate(SIZES[bits])
+    run("mkfs.vfat", "-F", bits, "-n", "EVIDENCE", "-i", "1234ABCD", image)
+    tree.mkdir()
+    plant(tree)
+    run("mcopy", "-s", "-i", image, *sorted(tree.iterdir()), "::")
+    return image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", sorted(SIZES))
+def test_what_was_written_is_read(tmp_path: Path, bits: int) -> None:
+    image = make(tmp_path, bits)
+    check_files("fat", image, PLAIN)
+    reader = FileReader(image)
+    info = open_files("fat", reader).info
+    assert (info.type, info.label, info.uuid) == (f"fat{bits}", "EVIDENCE", "1234-ABCD")
+    assert b"$OrphanFiles" not in walk(open_files("fat", reader))
+    reader.close()
+
+
+@pytest.mark.slow
+def test_deleted_file_keeps_its_bytes_in_the_deleted_tree(tmp_path: Path) -> None:
+    image = make(tmp_path, 16)
+    run("mdel", "-i", image, "::large.bin")
+    run("mdeltree", "-i", image, "::dir/sub")
+    reader = FileReader(image)
+    files = open_files("fat", reader)
+    assert b"large.bin" not in walk(files)
+    deleted = walk(files, 1)
+    entry = deleted[b"_arge.bin"] if b"_arge.bin" in deleted else deleted[b"large.bin"]
+    assert entry.attr.deleted
+    assert content(files, reader, 1, entry) == noise(300_001, 3)
+    assert any(name.endswith(b"/deep.bin") for name in deleted)
+    for limit in (1, 7):
+        assert walk(files, 1, limit=limit) == deleted
+    for path, found in deleted.items():
+        if not found.attr.damaged:
+            assert files.stat(1, found.attr.inum, found.stream) == found.attr, path
+    reader.close()
+
+
+@pytest.mark.slow
+def test_local_times_move_with_the_zone(tmp_path: Path) -> None:
+    reader = FileReader(make(tmp_path, 12))
+    utc = walk(open_files("fat", reader))[b"small.txt"].attr
+    berlin = walk(open_files("fat", reader, Options(tz="Europe/Berlin")))[b"small.txt"].attr
+    assert utc.m_ns is not None
+    assert berlin.m_ns is not None
+    assert (utc.m_ns - berlin.m_ns) // 10**9 in {3600, 7200}
+    reader.close()
+
+
+@pytest.mark.slow
+def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
+    check_hostile("fat", make(tmp_path, 12), tmp_path)
+
+
+def test_other_bytes_are_not_fat() -> None:
+    for data in (bytes(1 << 16), noise(1 << 16), bytes(510) + b"\x55\xaa" + bytes(1 << 16)):
+        with pytest.raises(NotMine):
+            open_files("fat", MemoryReader(data))
