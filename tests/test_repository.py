@@ -11,6 +11,7 @@ import pyfuse3
 
 from imgfs.backends import discover
 from imgfs.daemon.operations import Operations
+from tests.matrix import rewritten
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "imgfs").rglob("*.py"))
@@ -55,3 +56,16 @@ def test_the_daemon_loads_no_parser_and_no_command_line() -> None:
     )
     libraries = {name for backend in discover().values() for name in backend.imports}
     assert not (libraries | {"click", "rich", "tests"}) & loaded
+
+
+def test_the_support_matrix_is_what_the_backends_declare() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert rewritten(text) == text, "run ./dev matrix"
+
+
+def test_nothing_of_a_machine_stands_in_the_project() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False).stdout.split()
+    for name in listed:
+        data = (ROOT / name).read_bytes()
+        assert len(data) <= 256 * 1024, f"{name}: data stays out of the repository"
+        assert b"/home/" not in data or name.startswith("tests/"), name

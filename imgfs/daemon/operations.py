@@ -202,7 +202,9 @@ class Operations(pyfuse3.Operations):
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
     @barrier
-    async def poll(self, fh: int, kh: object) -> int:
+    async def poll(
+        self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: pyfuse3.RequestContext
+    ) -> int:
         """Leave it to the kernel, once: files of a disk image are always ready."""
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
