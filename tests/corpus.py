@@ -1,7 +1,9 @@
 """Run corpus_check over everything and compare with what is right already: the list only grows.
 
-``python -m tests.corpus --imgfs CMD SHARED [--update]``. A failure is: an image of
-``corpus-right.txt`` that is no longer right, wrong bytes or a hang anywhere, or a hostile image that is not survived.
+``python -m tests.corpus --imgfs CMD SHARED [--update]``
+
+A failure is an image of ``corpus-right.txt`` that is no longer right, wrong bytes or a hang anywhere, or a
+hostile image that is not survived.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ COMMAND = [sys.executable, "-m", "imgfs"]
 ROOT = Path(__file__).parent.parent
 
 
-def imgfs(*arguments: str | Path, check: bool = True, cwd: Path = ROOT, **more: object) -> subprocess.CompletedProcess[str]:
+def imgfs(*arguments: str | Path, check: bool = True, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the command line; with ``check`` a failure fails the test with what it said."""
     command = [*COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False, **more)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
     if check and done.returncode:
         pytest.fail(f"imgfs {' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done

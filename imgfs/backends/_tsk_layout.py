@@ -5,7 +5,15 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from imgfs.backends._tsk import COMPRESSED, ENCRYPTED, NON_RESIDENT, RESIDENT, RUN_FILLER, RUN_SPARSE, clamp_size
+from imgfs.backends._tsk import (
+    COMPRESSED,
+    ENCRYPTED,
+    NON_RESIDENT,
+    RESIDENT,
+    RUN_FILLER,
+    RUN_SPARSE,
+    clamp_size,
+)
 from imgfs.errors import Malformed, NotSupported
 from imgfs.limits import INLINE_MAX, MAX_RUNS, READ_MAX
 from imgfs.model import HOLE, LOST, Foreign, Inline, Layout, Linear

@@ -85,6 +85,8 @@ async def _serve(
         async def resolve() -> None:
             try:
                 await session.resolve()
+            except Exception:  # the mount shows what was reached; ending it would show nothing
+                logger.exception(log.RESOLVE_FAILED)
             finally:
                 resolved.set()
 

@@ -16,6 +16,7 @@ from imgfs import limits, log
 from imgfs.daemon.attributes import Owner, absent, entry
 from imgfs.errors import ImgfsError, NotFound
 from imgfs.model import Attr, Ino, Kind
+from imgfs.worker.turns import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -74,7 +75,7 @@ class Operations(pyfuse3.Operations):
         self._tree = session.tree
         self._owner = owner
         self._files: dict[int, OpenFile] = {}
-        self._folders: dict[int, Node] = {}
+        self._folders: dict[int, tuple[Node, int]] = {}  # with the process that reads
         self._next = 1
         self._fast = 0
         self._slow = 0
@@ -87,6 +88,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Answer a name; absence is answered so that the kernel remembers it."""
+        CALLER.set(ctx.pid)
         folder = self._tree.node(Ino(parent_inode))
         try:
             node = await folder.find(name)
@@ -105,12 +107,14 @@ class Operations(pyfuse3.Operations):
     @barrier
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Answer attributes."""
+        CALLER.set(ctx.pid)
         node = self._tree.node(Ino(inode))
         return self._entry(node, await node.attr())
 
     @barrier
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Answer a link's target, confined to its subvolume."""
+        CALLER.set(ctx.pid)
         return await self._tree.node(Ino(inode)).link()
 
     def _entry(self, node: Node, attr: Attr) -> pyfuse3.EntryAttributes:
@@ -121,13 +125,14 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory; its listing is read page by page."""
         handle = self._handle()
-        self._folders[handle] = self._tree.node(Ino(inode))
+        self._folders[handle] = self._tree.node(Ino(inode)), ctx.pid
         return handle
 
     @barrier
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Reply rows with attributes until the kernel's buffer is full."""
-        folder = self._folders[fh]
+        folder, pid = self._folders[fh]
+        CALLER.set(pid)
         tree, owner, reply = self._tree, self._owner, pyfuse3.readdir_reply
         forever = folder.forever
         index = start_id
@@ -167,6 +172,7 @@ class Operations(pyfuse3.Operations):
         """Resolve a file's layout; reading it asks no parser."""
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
+        CALLER.set(ctx.pid)
         node = self._tree.node(Ino(inode))
         file = await self._session.open(node)
         handle = self._handle()
@@ -212,11 +218,13 @@ class Operations(pyfuse3.Operations):
     @barrier
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Answer attribute names."""
+        CALLER.set(ctx.pid)
         return list(await self._tree.node(Ino(inode)).xattrs())
 
     @barrier
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """Answer an attribute."""
+        CALLER.set(ctx.pid)
         value = (await self._tree.node(Ino(inode)).xattrs()).get(name)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)

@@ -10,11 +10,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from imgfs import limits
 from imgfs.backends import Options, Role, discover
 from imgfs.block.build import build
 from imgfs.block.extents import ExtentMap
-from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported, UsageError, WorkerError
+from imgfs.errors import (
+    EvidenceError,
+    MediaChanged,
+    NeedKey,
+    NeedMembers,
+    NotMine,
+    NotSupported,
+    UsageError,
+    WorkerError,
+)
 from imgfs.model import Attr, FilesInfo, Kind, Media, Spec, VolumeTable
 from imgfs.opening.gaps import bounded, gaps
 from imgfs.opening.layers import Layer, Layers, child_layer
@@ -90,12 +101,23 @@ class Resolver:
         """Resolve one disk and put it in the tree under ``name``."""
         shown = names.printable(name)
         disk = self._tree.directory(spec=shown)
+        resolved = trio.Event()
+        disk.fill_with(resolved.wait)
         self._tree.root.add(name, disk)
         options = Options(
             sector=self._overrule.sector, tz=self._overrule.tz, codepage=self._overrule.codepage
         )
         place = Place(disk, Spec(shown), shown, options, 0)
-        await self._media(evidence.files, [file.name for file in evidence.files], place)
+        try:
+            await self._media(evidence.files, [file.name for file in evidence.files], place)
+        except (EvidenceError, MediaChanged) as why:
+            layer = self.layers.add(child_layer(place.spec, "raw", "container", path=shown))
+            layer.state = "damaged"
+            layer.note(str(why))
+            if disk.child(b"disk.raw") is None:
+                disk.add(b"disk.raw", self._tree.raw(evidence.files[0], shown))
+        finally:
+            resolved.set()
         return disk
 
     async def enter(self, source: ByteSource, spec: str, name: bytes) -> Dir | None:
@@ -123,7 +145,7 @@ class Resolver:
         stop = False
         while place.depth < limits.MAX_DEPTH:
             backends = await self._containers(media, name)
-            opened: tuple[Backend, Opened, Layer] | None = None
+            opened: tuple[Layer, ByteSource, Media] | None = None
             for backend in backends:
                 spec = place.spec.child(backend.name)
                 layer = self.layers.add(
@@ -131,19 +153,18 @@ class Resolver:
                 )
                 layer.members = [n for n in file_names if n]
                 answer = await self._open(backend, sources, file_names, place.options, layer)
-                if answer is not None:
-                    opened = (backend, answer, layer)
+                built = self._built(answer, sources, layer) if answer is not None else None
+                if built is not None:
+                    opened = (layer, *built)
                     break
                 stop = stop or layer.state in ("unsupported", "locked")
             if opened is None:
                 break
-            backend, answer, layer = opened
-            claim = answer.opened
-            assert isinstance(claim, Media)  # noqa: S101  # _open checked the role
-            media = build(claim.layouts, sources, layer.spec, table=answer.table, foreign=answer.foreign)
+            layer, media, claim = opened
             layer.media(claim, media.size)
             sector = place.options.sector or (claim.sector if claim.sector != 512 else 0)
-            place = replace(place.inner(backend.name, "", ""), options=replace(place.options, sector=sector))
+            options = replace(place.options, sector=sector)
+            place = replace(place.inner(layer.backend, "", ""), options=options)
             sources, file_names, name = [media], [""], ""
         if not place.spec.steps:
             layer = self.layers.add(
@@ -157,6 +178,24 @@ class Resolver:
             await self._at_offset(media, place)
             return
         await self._volumes(media, place)
+
+    @staticmethod
+    def _built(
+        answer: Opened, sources: Sequence[ByteSource], layer: Layer
+    ) -> tuple[ByteSource, Media] | None:
+        """Check what a container says of its media; None when it cannot be true."""
+        claim = answer.opened
+        if not isinstance(claim, Media):
+            layer.state = "damaged"
+            layer.note(f"{layer.backend} answered with something that is no media")
+            return None
+        try:
+            media = build(claim.layouts, sources, layer.spec, table=answer.table, foreign=answer.foreign)
+        except EvidenceError as why:
+            layer.state = "damaged"
+            layer.note(str(why))
+            return None
+        return media, claim
 
     @staticmethod
     def _nested(place: Place) -> bool:

@@ -68,7 +68,7 @@ def _target(reader: Reader, sb: Superblock, pointer: int, length: int) -> int:
     if pointer == 0:
         return HOLE
     at = pointer * sb.fragment
-    return at if 0 < at and at + max(length, 0) <= reader.size else LOST
+    return at if at > 0 and at + max(length, 0) <= reader.size else LOST
 
 
 def _indirect(reader: Reader, sb: Superblock, runs: _Runs, pointer: int, level: int, per: int, budget: int) -> int:

@@ -182,7 +182,7 @@ def read_inode(reader: Reader, sb: Superblock, inum: int) -> Inode:
 
 
 def _time(seconds: int, nano: int) -> int | None:
-    if not seconds and not nano or not -(1 << 33) <= seconds < 1 << 33 or not 0 <= nano < 10**9:
+    if (not seconds and not nano) or not -(1 << 33) <= seconds < 1 << 33 or not 0 <= nano < 10**9:
         return None
     return int(seconds) * 10**9 + int(nano)
 
