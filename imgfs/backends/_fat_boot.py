@@ -30,6 +30,7 @@ class FatBoot:
     label: bytes
     root_at: int
     root_length: int
+    data_at: int
 
 
 def parse_fat(boot: bytes) -> FatBoot:
@@ -69,6 +70,7 @@ def parse_fat(boot: bytes) -> FatBoot:
         label=boot[tail + 7 : tail + 18] if extended == 0x29 else b"",
         root_at=root_at,
         root_length=root_length,
+        data_at=(reserved + fats * table) * sector,
     )
 
 

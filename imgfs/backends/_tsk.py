@@ -98,6 +98,11 @@ def open_fs(reader: Reader, kind: str) -> Any:
         raise NotMine(f"{kind}: {_first_line(why)}") from why
 
 
+def volume_size(fs: Any, reader: Reader) -> int:
+    """Return the bytes of a file system that its source holds; what lies behind is lost."""
+    return min(int(fs.info.block_count) * int(fs.info.block_size), reader.size)
+
+
 def open_file(fs: Any, inum: int) -> Any:
     """Return the file of a metadata address.
 

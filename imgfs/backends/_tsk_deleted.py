@@ -83,7 +83,7 @@ class Deleted:
                 if number == position:
                     if isinstance(file, str):
                         break
-                    return file
+                    return self._released(file) if file.info.meta is None else file
         raise NotFound(f"deleted entry {inum}")
 
     def _entries(self, inum: int) -> Iterator[Entry | str]:
@@ -129,7 +129,27 @@ class Deleted:
         if meta is not None and int(meta.flags) & ALLOCATED:
             kind = META_KINDS.get(int(meta.type), Kind.REG) if file.info.name is None else Kind.REG
             return [Entry(name, Attr(kind=kind, inum=inum, nlink=0, deleted=True, damaged=_REUSED))]
+        if meta is None:
+            file = self._released(file)
         return self._describer.entries(file, name, inum, deleted=True)
+
+    def _released(self, file: Any) -> Any:
+        """Return the file behind a name whose metadata TSK withholds for its sequence number.
+
+        NTFS counts the number up when a record is released, so the name of a deleted file is one
+        behind; any other difference is another file.
+        """
+        name = file.info.name
+        if not name.meta_addr:
+            return file
+        try:
+            found = open_file(self._fs, int(name.meta_addr))
+        except ImgfsError:
+            return file
+        meta = found.info.meta
+        if meta is None or int(meta.flags) & ALLOCATED or int(meta.seq) - int(name.meta_seq) not in {0, 1}:
+            return file
+        return found
 
     def _mirror(self, file: Any, inum: int, name: bytes) -> Entry:
         entry = self._describer.entries(file, name, inum)[0]
@@ -149,6 +169,12 @@ class Deleted:
         at, skip, last = cursor >> _STREAMS, cursor & (1 << _STREAMS) - 1, int(info.last_inum)
         at = max(at, int(info.first_inum))
         while at < last:  # the last number is the virtual $OrphanFiles
+            likely = self._format.next_orphan(at)
+            if likely > at:
+                at, skip = likely, 0
+                if time.monotonic() > deadline:
+                    break
+                continue
             entries = [] if at in named else self._orphan(at)[skip:][: 1 << _STREAMS]
             room = limit - len(found)
             found += entries[:room]

@@ -46,6 +46,11 @@ def same(attr: Attr, _meta: int) -> Attr:
     return attr
 
 
+def every_number(number: int) -> int:
+    """Say that every metadata address may be an orphan."""
+    return number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """How to read one file system through TSK.
@@ -54,7 +59,8 @@ class Format:
     they carry a name, ``suffix`` the stream names of types that carry none. ``kind`` may overrule
     what TSK calls a file; ``valid`` gives the initialised size of an attribute by its name.
     ``directory_streams`` says that directories may have streams. ``repair`` adjusts the
-    attributes of a metadata address.
+    attributes of a metadata address. ``next_orphan`` skips addresses that hold no metadata: on FAT
+    any slot of any sector has one.
     """
 
     content: frozenset[int] = frozenset({DEFAULT})
@@ -66,6 +72,7 @@ class Format:
     link: Callable[[Any], bytes] = tsk_link
     xattrs: Callable[[Any], dict[bytes, bytes]] = no_xattrs
     repair: Callable[[Attr, int], Attr] = same
+    next_orphan: Callable[[int], int] = every_number
     directory_streams: bool = False
     holes: bool = False
 

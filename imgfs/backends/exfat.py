@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
 from imgfs.backends._fat_boot import serial_text
+from imgfs.backends._fat_orphans import Slots
 from imgfs.backends._fat_time import localiser, use_utc
-from imgfs.backends._tsk import VIRTUAL_DIR, open_fs
+from imgfs.backends._tsk import VIRTUAL_DIR, open_fs, volume_size
 from imgfs.backends._tsk_files import TskFiles, trees
 from imgfs.backends._tsk_format import Format
 from imgfs.errors import EvidenceError, Malformed, NotMine
@@ -49,9 +50,10 @@ def open_exfat(reader: Reader, options: Options) -> Files:
     localise, note = localiser(options.tz)
     sector, cluster = 1 << sector_shift, 1 << sector_shift + cluster_shift
     heap_at = heap * sector
-    volume = int(fs.info.block_count) * int(fs.info.block_size)
+    volume = volume_size(fs, reader)
     sets = _Sets(reader, heap_at, localise)
-    form = Format(keep=_keep, repair=sets.repair, valid=sets.valid)
+    slots = Slots(reader, heap_at, sector, exfat=True)
+    form = Format(keep=_keep, repair=sets.repair, valid=sets.valid, next_orphan=slots.next_orphan)
     info = FilesInfo(
         type="exfat",
         trees=trees(int(fs.info.root_inum)),

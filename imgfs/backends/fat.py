@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
 from imgfs.backends._fat_boot import FatBoot, label_text, parse_fat, root_label, serial_text
+from imgfs.backends._fat_orphans import Slots
 from imgfs.backends._fat_time import localiser, use_utc
-from imgfs.backends._tsk import VIRTUAL_DIR, open_fs
+from imgfs.backends._tsk import VIRTUAL_DIR, open_fs, volume_size
 from imgfs.backends._tsk_files import TskFiles, trees
 from imgfs.backends._tsk_format import Format
 from imgfs.errors import EvidenceError, NotMine
@@ -35,7 +36,9 @@ def open_fat(reader: Reader, options: Options) -> Files:
     use_utc()
     fs = open_fs(reader, "FAT32" if boot.type == "fat32" else "FAT_DETECT")
     repair, note = localiser(options.tz)
-    volume = int(fs.info.block_count) * int(fs.info.block_size)
+    volume = volume_size(fs, reader)
+    slots = Slots(reader, boot.data_at, boot.sector, exfat=False)
+    form = Format(keep=keep_file, repair=repair, next_orphan=slots.next_orphan)
     info = FilesInfo(
         type=boot.type,
         trees=trees(int(fs.info.root_inum)),
@@ -45,7 +48,7 @@ def open_fat(reader: Reader, options: Options) -> Files:
         uuid=serial_text(boot.serial),
         notes=(note,) if note else (),
     )
-    return TskFiles(fs, Format(keep=keep_file, repair=repair), info, volume)
+    return TskFiles(fs, form, info, volume)
 
 
 def keep_file(file: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._tsk import mapped, open_fs
+from imgfs.backends._tsk import mapped, open_fs, volume_size
 from imgfs.backends._tsk_files import TskFiles, trees
 from imgfs.backends._tsk_format import DEFAULT, Format
 from imgfs.backends._tsk_layout import read_attribute, size_of
@@ -47,7 +47,7 @@ def open_hfs(reader: Reader, _options: Options) -> Files:
     if block < 512 or block & block - 1 or block > 1 << 30:
         raise Malformed(f"blocks of {block} bytes", start=_HEADER_AT + 40, stop=_HEADER_AT + 44)
     fs = open_fs(reader, "HFS")
-    volume = int(fs.info.block_count) * int(fs.info.block_size)
+    volume = volume_size(fs, reader)
     form = Format(
         content=frozenset({_DATA, DEFAULT}),
         named=frozenset({_EXTENDED}),

@@ -13,7 +13,7 @@ from imgfs.backends import Backend, Role, Signature
 from imgfs.backends._ntfs_record import DATA, VOLUME_NAME, Mft, parse
 from imgfs.backends._ntfs_security import Descriptors
 from imgfs.backends._ntfs_values import Values
-from imgfs.backends._tsk import mapped, open_file, open_fs
+from imgfs.backends._tsk import mapped, open_file, open_fs, volume_size
 from imgfs.backends._tsk_files import TskFiles, trees
 from imgfs.backends._tsk_format import Format
 from imgfs.backends._tsk_layout import read_attribute, rows_of, size_of
@@ -52,7 +52,7 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
     if not 256 <= record <= 65536 or record & record - 1:
         raise Malformed(f"MFT record of {record} bytes", start=64, stop=65)
     fs = open_fs(reader, "NTFS")
-    volume = int(fs.info.block_count) * int(fs.info.block_size)
+    volume = volume_size(fs, reader)
     with mapped("$MFT"):
         table = open_file(fs, 0)
         data = next((a for a in table if int(a.info.type) == DATA and not a.info.name), None)

@@ -7,7 +7,7 @@ import pytest
 from imgfs.errors import NotMine
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, open_files
-from tests.backends.tskimages import PLAIN, many, mounted, need, plant, run
+from tests.backends.tskimages import PLAIN, looped, many, mounted, need, plant, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ def make(folder: Path) -> tuple[Path, dict[bytes, bytes | None]]:
     with image.open("wb") as file:
         file.truncate(8 << 20)
     run("mkfs.exfat", "-L", "EVIDENCE", image)
-    with mounted(["mount.exfat-fuse", image], folder / "mnt") as where:
+    with looped(image) as device, mounted(["mount.exfat-fuse", device], folder / "mnt") as where:
         truth = plant(where) | many(where, 40)
     return image, truth
 

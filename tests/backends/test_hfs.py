@@ -27,6 +27,9 @@ def make(folder: Path) -> Path:
     tree.mkdir()
     plant(tree, TRUTH)
     run("xorriso", "-as", "mkisofs", "-quiet", "-V", "EVIDENCE", "-hfsplus", "-o", image, tree)
+    disc = image.read_bytes()
+    header = next(at for at in range(0, len(disc), 512) if disc[at : at + 4] == b"H+\0\4")
+    image.write_bytes(disc[header - 1024 :])  # the volume of the hybrid disc
     return image
 
 

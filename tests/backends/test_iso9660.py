@@ -35,7 +35,7 @@ def test_rock_ridge_shows_names_modes_and_links(tmp_path: Path) -> None:
     assert files.link(0, tree[b"link"].attr.inum) == b"dir/sub/../inner.txt"
     there = tmp_path / "tree" / "small.txt"
     assert (tree[b"small.txt"].attr.m_ns or 0) // 10**9 == int(there.stat().st_mtime)
-    assert tree[b"small.txt"].attr.mode == there.stat().st_mode & 0o555
+    assert tree[b"small.txt"].attr.mode == there.stat().st_mode & 0o7777
     reader.close()
 
 

@@ -74,6 +74,18 @@ def mounted(command: list[object], where: Path) -> Iterator[Path]:
         run("umount", where)
 
 
+@contextmanager
+def looped(image: Path) -> Iterator[str]:
+    """Attach an image to a loop device: fuseblk mounts nothing else."""
+    if os.geteuid() or not Path("/dev/loop-control").exists():
+        pytest.skip("fuseblk needs root and a loop device")
+    device = run("losetup", "--find", "--show", image).strip()
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device)
+
+
 def many(folder: Path, count: int) -> dict[bytes, bytes | None]:
     """Write a directory of many small files, enough for several pages of 7."""
     truth: dict[bytes, bytes | None] = {b"many": None}
