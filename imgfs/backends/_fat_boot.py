@@ -41,7 +41,9 @@ def parse_fat(boot: bytes) -> FatBoot:
     """
     if len(boot) < 512 or boot[0] not in {0xEB, 0xE9, 0x60} or boot[510:512] != b"\x55\xaa":
         raise NotMine("fat: no jump or no 55AA")
-    sector, per_cluster, reserved, fats, roots, short, media, fat16, _, _, _, long = _BPB.unpack_from(boot, 11)
+    sector, per_cluster, reserved, fats, roots, short, media, fat16, _, _, _, long = _BPB.unpack_from(
+        boot, 11
+    )
     if sector not in _SECTORS or not per_cluster or per_cluster & per_cluster - 1:
         raise NotMine(f"fat: {per_cluster} sectors of {sector} bytes a cluster")
     if not reserved or not 1 <= fats <= 4 or media not in _MEDIA:

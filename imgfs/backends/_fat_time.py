@@ -30,7 +30,10 @@ def localiser(zone: str) -> tuple[Callable[[Attr, int], Attr], str]:
     try:
         info = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, OSError, ValueError):
-        return lambda attr, _meta: attr, f"time zone {zone} is not known here: times are shown as if they were UTC"
+        return (
+            lambda attr, _meta: attr,
+            f"time zone {zone} is not known here: times are shown as if they were UTC",
+        )
 
     def shift(nanoseconds: int | None) -> int | None:
         if nanoseconds is None:

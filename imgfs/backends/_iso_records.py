@@ -184,7 +184,7 @@ def short_time(stamp: bytes) -> int | None:
     """Return nanoseconds since 1970 of seven bytes (ECMA-119 9.1.5), None: not recorded."""
     if len(stamp) < 7 or not any(stamp[:6]):
         return None
-    return _moment(1900 + stamp[0], *stamp[1:6], 0, stamp[6])
+    return _moment([1900 + stamp[0], *stamp[1:6]], 0, stamp[6])
 
 
 def long_time(stamp: bytes) -> int | None:
@@ -192,17 +192,15 @@ def long_time(stamp: bytes) -> int | None:
     digits = stamp[:16]
     if len(stamp) < 17 or not digits.isdigit() or digits == b"0" * 16:
         return None
-    cuts = (0, 4, 6, 8, 10, 12, 14, 16)
-    year, month, day, hour, minute, second, centis = (
-        int(digits[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)
-    )
-    return _moment(year, month, day, hour, minute, second, centis, stamp[16])
+    parts = [int(digits[:4]), *(int(digits[at : at + 2]) for at in range(4, 16, 2))]
+    return _moment(parts[:6], parts[6], stamp[16])
 
 
-def _moment(year: int, month: int, day: int, hour: int, minute: int, second: int, centis: int, zone: int) -> int | None:
+def _moment(parts: list[int], centis: int, zone: int) -> int | None:
     quarters = zone - 256 if zone > 127 else zone
     try:
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - timedelta(minutes=15 * quarters)
+        moment = datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]  # six of them
+        moment -= timedelta(minutes=15 * quarters)
     except (ValueError, OverflowError):
         return None
     return (moment - _EPOCH) // timedelta(seconds=1) * 10**9 + centis * 10**7

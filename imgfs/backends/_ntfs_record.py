@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from imgfs.backends import Reader
     from imgfs.backends._tsk_layout import Row
 
-STANDARD, ATTRIBUTE_LIST, FILE_NAME, SECURITY, VOLUME_NAME, DATA, REPARSE = 0x10, 0x20, 0x30, 0x50, 0x60, 0x80, 0xC0
+STANDARD, ATTRIBUTE_LIST, FILE_NAME, SECURITY, VOLUME_NAME, DATA, REPARSE = (
+    0x10,
+    0x20,
+    0x30,
+    0x50,
+    0x60,
+    0x80,
+    0xC0,
+)
 _EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
 _SECTOR: Final = 512  # stride of the update sequence array
 _MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
@@ -126,13 +134,19 @@ def parse(record: bytes) -> Iterator[Attribute]:
     for _ in range(_MAX_ATTRIBUTES):
         if at + 16 > len(record):
             return
-        kind, length, remote, name_length, name_at, _flags, number = struct.unpack_from("<IIBBHHH", record, at)
+        kind, length, remote, name_length, name_at, _flags, number = struct.unpack_from(
+            "<IIBBHHH", record, at
+        )
         if kind == 0xFFFFFFFF:
             return
         if length < 24 or at + length > len(record):
             raise Malformed(f"attribute {kind:#x} of {length} bytes at {at} of its record")
         body = record[at : at + length]
-        name = body[name_at : name_at + 2 * name_length].decode("utf-16-le", "surrogatepass") if name_length else ""
+        name = (
+            body[name_at : name_at + 2 * name_length].decode("utf-16-le", "surrogatepass")
+            if name_length
+            else ""
+        )
         if not remote:
             size, value_at = struct.unpack_from("<IH", body, 16)
             content = body[value_at : value_at + size]

@@ -48,7 +48,11 @@ class Values:
     def kind(self, file: Any, attributes: list[Any]) -> Kind | None:
         """Call a reparse point that names another file a symbolic link."""
         for attribute in attributes:
-            if int(attribute.info.type) == REPARSE and _tag(file, attribute) in {_SYMLINK, _MOUNT_POINT, _LX_SYMLINK}:
+            if int(attribute.info.type) == REPARSE and _tag(file, attribute) in {
+                _SYMLINK,
+                _MOUNT_POINT,
+                _LX_SYMLINK,
+            }:
                 return Kind.LNK
         return None
 
@@ -60,9 +64,13 @@ class Values:
         """
         wanted = (name or b"").decode("utf-8", "replace")
         for attribute in self._mft.attributes(inum):
-            if attribute.type == DATA and not attribute.resident and not attribute.lowest:
-                if attribute.name == wanted or (name and not attribute.name.isascii()):
-                    return attribute.valid
+            if (
+                attribute.type == DATA
+                and not attribute.resident
+                and not attribute.lowest
+                and attribute.name == wanted
+            ):
+                return attribute.valid
         if self._mft.has_remote_list(inum):
             return None
         raise Malformed(f"MFT record {inum}: no first part of the data attribute {wanted!r}")
@@ -90,7 +98,9 @@ class Values:
                 (flags,) = struct.unpack_from("<I", attribute.content, 32)
                 found["attributes"] = ",".join(word for bit, word in _FLAGS if flags & bit).encode()
                 if len(attribute.content) >= 72:
-                    descriptor = descriptor or self._shared(struct.unpack_from("<I", attribute.content, 52)[0])
+                    descriptor = descriptor or self._shared(
+                        struct.unpack_from("<I", attribute.content, 52)[0]
+                    )
             elif attribute.type == SECURITY and attribute.resident:
                 descriptor = attribute.content
             elif attribute.type == FILE_NAME:
@@ -99,7 +109,11 @@ class Values:
             found["fn_times"] = "\n".join(filter(None, names)).encode()
         if descriptor:
             owner, group = owner_and_group(descriptor)
-            found |= {"owner_sid": owner.encode(), "group_sid": group.encode(), "security_descriptor": descriptor}
+            found |= {
+                "owner_sid": owner.encode(),
+                "group_sid": group.encode(),
+                "security_descriptor": descriptor,
+            }
         found |= self._reparse_values(file)
         return {b"user.imgfs.ntfs." + key.encode(): value for key, value in found.items() if value}
 

@@ -32,6 +32,9 @@ NAMES_SECONDS: Final = 1.2  # walking all names before orphans are told from fil
 _REUSED: Final = "the metadata belongs to another file now"
 
 
+Entries = list[Entry]  # of one file: its content, then its streams
+
+
 class Deleted:
     """The deleted tree of one TSK file system."""
 
@@ -123,7 +126,7 @@ class Deleted:
             and int(meta.type) != 11  # the virtual directory $OrphanFiles
         )
 
-    def _describe(self, file: Any, name: bytes, inum: int) -> list[Entry]:
+    def _describe(self, file: Any, name: bytes, inum: int) -> Entries:
         """Describe a deleted entry; if its metadata was given to another file, say only its name."""
         meta = file.info.meta
         if meta is not None and int(meta.flags) & ALLOCATED:
@@ -185,7 +188,7 @@ class Deleted:
                 break
         return Page(found, at << _STREAMS if at < last else -1)
 
-    def _orphan(self, meta: int) -> list[Entry]:
+    def _orphan(self, meta: int) -> Entries:
         try:
             file = open_file(self._fs, meta)
             flags = int(file.info.meta.flags) if file.info.meta is not None else ALLOCATED

@@ -6,12 +6,14 @@ from typing import Any
 
 from imgfs.backends._tsk import mapped, open_file
 from imgfs.backends._tsk_deleted import Deleted
-from imgfs.backends._tsk_format import Format
 from imgfs.backends._tsk_layout import read_attribute, size_of
 from imgfs.backends._tsk_list import Describer, Listings, live_entries
 from imgfs.errors import Malformed, NotFound
 from imgfs.limits import MAX_LINK, READ_MAX
 from imgfs.model import Attr, FilesInfo, Inline, Kind, Layout, Linear, Page, TreeInfo
+
+if TYPE_CHECKING:
+    from imgfs.backends._tsk_format import Format
 
 ROOT, DELETED = 0, 1  # indices of the trees
 
@@ -84,7 +86,11 @@ class TskFiles:
         file = self._file(tree, inum)
         with mapped(f"inode {inum}"):
             attribute = self._attribute(file, inum, stream)
-            if attribute is None or not 0 <= offset <= offset + length <= size_of(attribute) or length > READ_MAX:
+            if (
+                attribute is None
+                or not 0 <= offset <= offset + length <= size_of(attribute)
+                or length > READ_MAX
+            ):
                 raise Malformed(f"inode {inum}: no bytes [{offset}, {offset + length})")
             return read_attribute(file, attribute, offset, length)
 

@@ -67,7 +67,9 @@ def _joined(rows: list[Row]) -> list[Row]:
     joined = [rows[0]]
     for logical, length, target in rows[1:]:
         before, had, where = joined[-1]
-        if before + had == logical and (target == where if target < 0 else where >= 0 and where + had == target):
+        if before + had == logical and (
+            target == where if target < 0 else where >= 0 and where + had == target
+        ):
             joined[-1] = (before, had + length, where)
         else:
             joined.append((logical, length, target))
@@ -91,7 +93,9 @@ def linear(size: int, rows: list[Row]) -> Linear:
     """Build the columns; the single run of most files without the general machinery."""
     if len(rows) == 1:
         logical, length, target = rows[0]
-        return Linear(size=size, logical=_ONE.pack(logical), length=_ONE.pack(length), target=_ONE.pack(target))
+        return Linear(
+            size=size, logical=_ONE.pack(logical), length=_ONE.pack(length), target=_ONE.pack(target)
+        )
     return Linear.of(size, rows)
 
 
@@ -113,7 +117,14 @@ def read_attribute(file: Any, attribute: Any, offset: int, length: int) -> bytes
 
 
 def layout_of(
-    file: Any, attribute: Any, size: int, block: int, volume: int, *, valid: int | None = None, holes: bool = True
+    file: Any,
+    attribute: Any,
+    size: int,
+    block: int,
+    volume: int,
+    *,
+    valid: int | None = None,
+    holes: bool = True,
 ) -> tuple[Layout, int]:
     """Say where the bytes of an attribute lie, and how much it has allocated.
 

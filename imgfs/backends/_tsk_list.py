@@ -76,7 +76,8 @@ class Listings:
 
     def _trim(self) -> None:
         while len(self._kept) > 1 and (
-            len(self._kept) > KEPT_DIRECTORIES or sum(len(x.entries) for x in self._kept.values()) > KEPT_ENTRIES
+            len(self._kept) > KEPT_DIRECTORIES
+            or sum(len(x.entries) for x in self._kept.values()) > KEPT_ENTRIES
         ):
             self._kept.popitem(last=False)
 
@@ -156,7 +157,9 @@ class Describer:
         attr = attr_of(
             inum, Kind.REG, file.info.meta, size=size, allocated=allocated, deleted=deleted, damaged=damaged
         )
-        return Entry(name, self._format.repair(attr, int(file.info.meta.addr)), 1 + int(attribute.info.id), layout)
+        return Entry(
+            name, self._format.repair(attr, int(file.info.meta.addr)), 1 + int(attribute.info.id), layout
+        )
 
     def _layout(self, file: Any, attribute: Any, size: int) -> tuple[Any, int, str]:
         """Return the layout if it is short enough for a listing, the allocated bytes, and damage."""

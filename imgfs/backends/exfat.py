@@ -44,7 +44,9 @@ def open_exfat(reader: Reader, options: Options) -> Files:
     heap, _, root, serial = struct.unpack_from("<4I", boot, 88)
     sector_shift, cluster_shift = boot[108], boot[109]
     if not 9 <= sector_shift <= 12 or cluster_shift > 25 - sector_shift:
-        raise Malformed(f"sectors of 2^{sector_shift}, clusters of 2^{cluster_shift} sectors", start=108, stop=110)
+        raise Malformed(
+            f"sectors of 2^{sector_shift}, clusters of 2^{cluster_shift} sectors", start=108, stop=110
+        )
     use_utc()
     fs = open_fs(reader, "EXFAT")
     localise, note = localiser(options.tz)
@@ -71,7 +73,9 @@ def _keep(file: Any) -> bool:
     name, meta = file.info.name, file.info.meta
     if int(name.type) == VIRTUAL_DIR:
         return False
-    return not (bytes(name.name or b"").endswith(_LABEL) and (meta is None or not (meta.mtime or meta.crtime)))
+    return not (
+        bytes(name.name or b"").endswith(_LABEL) and (meta is None or not (meta.mtime or meta.crtime))
+    )
 
 
 def _label(reader: Reader, at: int, cluster: int) -> str:

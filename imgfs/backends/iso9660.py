@@ -39,6 +39,9 @@ _DESCRIPTORS: Final = 64  # volume descriptors that are looked at
 _EXTENTS: Final = 4096  # records of one file: 16 TiB in pieces of 4 GiB
 
 
+Records = list[Record]  # of one file, in order
+
+
 class IsoFiles:
     """One directory hierarchy of a volume. A file's number is the position of its record in bytes."""
 
@@ -106,7 +109,7 @@ class IsoFiles:
 
     def _entries(self, inum: int) -> Iterator[Entry | str]:
         record, _ = self._record(0, inum)
-        parts: list[Record] = []
+        parts: Records = []
         for found in records(self._reader, record.extent * self._block, record.size):
             if isinstance(found, str):
                 yield found
@@ -125,7 +128,7 @@ class IsoFiles:
             if entry is not None:
                 yield entry
 
-    def _entry(self, parts: list[Record]) -> Entry | None:
+    def _entry(self, parts: Records) -> Entry | None:
         first = parts[0]
         more = self._more(first)
         if more.relocated:
@@ -160,7 +163,7 @@ class IsoFiles:
             return Kind.LNK
         return Kind.DIR if record.flags & DIRECTORY else Kind.REG
 
-    def _extents(self, record: Record) -> list[Record]:
+    def _extents(self, record: Record) -> Records:
         """Return a record and those that continue it."""
         parts = [record]
         while parts[-1].flags & MORE and len(parts) < _EXTENTS:
@@ -175,7 +178,7 @@ class IsoFiles:
             parts.append(following)
         return parts
 
-    def _attr(self, parts: list[Record], more: RockRidge) -> Attr:
+    def _attr(self, parts: Records, more: RockRidge) -> Attr:
         record, kind = parts[0], self._kind(parts[0], more)
         size = len(more.link or b"") if kind == Kind.LNK else sum(part.size for part in parts)
         special = kind in {Kind.CHR, Kind.BLK}
@@ -196,7 +199,7 @@ class IsoFiles:
             damaged="interleaved" if record.interleaved else more.damaged,
         )
 
-    def _layout(self, parts: list[Record]) -> Layout:
+    def _layout(self, parts: Records) -> Layout:
         rows, at = [], 0
         for part in parts:
             start = part.extent * self._block
@@ -226,8 +229,8 @@ def open_iso(reader: Reader, _options: Options) -> IsoFiles:
     chosen = primary if skip is not None or joliet is None else joliet
     label = primary[1][40:72].decode("ascii", "replace")
     if joliet is not None:
-        wide = joliet[1][40:72].decode("utf-16-be", "replace")
-        label = wide if wide.strip(" \0") else label
+        wide = joliet[1][40:72].decode("utf-16-be", "replace").rstrip(" \0")
+        label = wide + label[16:] if len(wide) == 16 else wide or label  # Joliet has room for 16
     info = FilesInfo(
         type="iso9660",
         trees=(TreeInfo("root", chosen[0] + 156),),

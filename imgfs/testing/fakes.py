@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from imgfs.backends import Reader
+
 
 class MemoryReader:
     """A ``backends.Reader`` over bytes. ``table`` holds what the back-end wrote with ``write_table``."""
@@ -19,7 +21,7 @@ class MemoryReader:
         self._data = data
         self.size = len(data)
         self.name = name
-        self.others = others
+        self.others: Sequence[Reader] = others
         self.table = b""
 
     def read(self, start: int, length: int) -> bytes:

@@ -86,7 +86,9 @@ def check_layout(layout: Layout, size: int) -> None:
     assert at <= layout.size
 
 
-def content(files: Files, reader: Reader, tree: int, entry: Entry, layouts: tuple[Layout, ...] | None = None) -> bytes:
+def content(
+    files: Files, reader: Reader, tree: int, entry: Entry, layouts: tuple[Layout, ...] | None = None
+) -> bytes:
     """Return the bytes of a stream through its layout, as the block layer would.
 
     Raises:
@@ -160,7 +162,9 @@ def _refuses(files: Files, inum: int) -> None:
     raise AssertionError(f"inode {inum} was invented")
 
 
-def check_hostile(backend: str, image: Path | str, folder: Path, *, seeds: int = 40, seconds: float = 60) -> str:
+def check_hostile(
+    backend: str, image: Path | str, folder: Path, *, seeds: int = 40, seconds: float = 60
+) -> str:
     """Walk damaged copies of an image; returns the statistics line of the subprocess.
 
     Crashes of the library are survived (the subprocess starts the next seed); what may not happen is

@@ -67,7 +67,9 @@ def test_deleted_file_keeps_its_bytes_in_the_deleted_tree(tmp_path: Path) -> Non
     reader = FileReader(image)
     files = open_files("ntfs", reader)
     deleted = walk(files, 1)
-    found = [entry for name, entry in deleted.items() if name.endswith(b"gone.bin") or entry.attr.size == 20_000]
+    found = [
+        entry for name, entry in deleted.items() if name.endswith(b"gone.bin") or entry.attr.size == 20_000
+    ]
     assert found
     assert content(files, reader, 1, found[0]) == noise(20_000, 9)
     for limit in (1, 7):
@@ -102,7 +104,13 @@ def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
 
 
 def test_security_identifiers_are_bounded() -> None:
-    descriptor = bytes(4) + struct.pack("<IIII", 20, 0, 0, 0) + bytes([1, 2]) + bytes([0, 0, 0, 0, 0, 5]) + struct.pack("<II", 32, 544)
+    descriptor = (
+        bytes(4)
+        + struct.pack("<IIII", 20, 0, 0, 0)
+        + bytes([1, 2])
+        + bytes([0, 0, 0, 0, 0, 5])
+        + struct.pack("<II", 32, 544)
+    )
     assert owner_and_group(descriptor) == ("S-1-5-32-544", "")
     assert owner_and_group(descriptor[:-1]) == ("", "")
 

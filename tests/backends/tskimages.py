@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def need(*tools: str) -> None:
     """Skip when a tool that makes the image is missing."""
-    missing = [tool for tool in tools if shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None]
+    missing = [
+        tool for tool in tools if shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None
+    ]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
@@ -53,7 +55,7 @@ def plant(folder: Path, truth: dict[bytes, bytes | None] | None = None) -> dict[
     """Write the files of a truth under a folder."""
     truth = PLAIN if truth is None else truth
     for name, data in truth.items():
-        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+        path = folder / os.fsdecode(name)
         if data is None:
             path.mkdir()
         else:

@@ -71,7 +71,9 @@ def _target(reader: Reader, sb: Superblock, pointer: int, length: int) -> int:
     return at if at > 0 and at + max(length, 0) <= reader.size else LOST
 
 
-def _indirect(reader: Reader, sb: Superblock, runs: _Runs, pointer: int, level: int, per: int, budget: int) -> int:
+def _indirect(  # noqa: PLR0917  # recursive and private
+    reader: Reader, sb: Superblock, runs: _Runs, pointer: int, level: int, per: int, budget: int
+) -> int:
     """Add what an indirect block of a level covers; returns how many more may be read."""
     if runs.at >= runs.size:
         return budget

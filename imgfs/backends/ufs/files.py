@@ -85,7 +85,9 @@ class UfsFiles:
     def _content(self, inode: Inode) -> Iterator[bytes]:
         for logical, length, target in rows_of(self._reader, self._sb, inode):
             if target == LOST:
-                raise Malformed(f"inode {inode.attr.inum}: bytes [{logical}, {logical + length}) leave the volume")
+                raise Malformed(
+                    f"inode {inode.attr.inum}: bytes [{logical}, {logical + length}) leave the volume"
+                )
             for at in range(0, length, _PIECE):
                 take = min(_PIECE, length - at)
                 yield bytes(take) if target == HOLE else self._reader.read(target + at, take)

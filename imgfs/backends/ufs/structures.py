@@ -109,8 +109,17 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
     offset, mask = struct.unpack_from(order + "iI", raw, 24)
     groups, block, fragment = struct.unpack_from(order + "Iii", raw, 44)
     per_group, fragments = struct.unpack_from(order + "Ii", raw, 184)
-    size = struct.unpack_from(order + "i", raw, 36)[0] if version == 1 else struct.unpack_from(order + "q", raw, 1080)[0]
-    if block not in {1 << shift for shift in range(12, 17)} or fragment not in {block, block // 2, block // 4, block // 8}:
+    size = (
+        struct.unpack_from(order + "i", raw, 36)[0]
+        if version == 1
+        else struct.unpack_from(order + "q", raw, 1080)[0]
+    )
+    if block not in {1 << shift for shift in range(12, 17)} or fragment not in {
+        block,
+        block // 2,
+        block // 4,
+        block // 8,
+    }:
         raise Malformed(f"blocks of {block}, fragments of {fragment} bytes")
     if not 0 < per_group <= 1 << 24 or not 0 < fragments <= 1 << 30 or not 0 < inode_block < fragments:
         raise Malformed(f"groups of {per_group} inodes, {fragments} fragments, inodes from {inode_block}")
