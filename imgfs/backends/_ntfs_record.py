@@ -32,6 +32,7 @@ _EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
 _SECTOR: Final = 512  # stride of the update sequence array
 _MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
 _NON_RESIDENT = struct.Struct("<QQHHIQQQ")
+_HEAD = struct.Struct("<IIBBH")
 _REFERENCE: Final = (1 << 48) - 1
 
 
@@ -118,6 +119,26 @@ class Mft:
             if struct.unpack_from("<Q", extension, 32)[0] & _REFERENCE == number:
                 own += parse(extension)
         return own
+
+    def valid_size(self, number: int, name: bytes) -> int | None:
+        """Return the initialised size of a data attribute that the base record itself describes.
+
+        The quick way for listings: headers only, no attribute is built. None: look properly.
+        """
+        record = self.record(number)
+        at, stop = int.from_bytes(record[20:22], "little"), len(record) - 64
+        for _ in range(_MAX_ATTRIBUTES):
+            if at > stop:
+                return None
+            kind, length, remote, letters, name_at = _HEAD.unpack_from(record, at)
+            if kind > DATA or kind == ATTRIBUTE_LIST or length < 24:
+                return None
+            if kind == DATA and record[at + name_at : at + name_at + 2 * letters] == name:
+                if not remote or length < 64:
+                    return None
+                return int.from_bytes(record[at + 56 : at + 64], "little")
+            at += length
+        return None
 
     def has_remote_list(self, number: int) -> bool:
         """Say whether the attribute list itself lies outside the record."""

@@ -132,7 +132,15 @@ def clamp_size(size: int) -> int:
 
 
 def attr_of(
-    inum: int, kind: Kind, meta: Any, *, size: int, allocated: int, deleted: bool = False, damaged: str = ""
+    inum: int,
+    kind: Kind,
+    meta: Any,
+    *,
+    size: int,
+    allocated: int,
+    deleted: bool = False,
+    damaged: str = "",
+    owners: bool = True,
 ) -> Attr:
     """Build attributes from TSK metadata."""
     return Attr(
@@ -142,8 +150,8 @@ def attr_of(
         size=size,
         allocated=allocated,
         mode=int(meta.mode) & 0o7777,
-        uid=int(meta.uid) & 0xFFFFFFFF,
-        gid=int(meta.gid) & 0xFFFFFFFF,
+        uid=int(meta.uid) & 0xFFFFFFFF if owners else 0,
+        gid=int(meta.gid) & 0xFFFFFFFF if owners else 0,
         nlink=min(max(int(meta.nlink), 0), 0xFFFFFFFF),
         m_ns=nanoseconds(meta.mtime, meta.mtime_nano),
         a_ns=nanoseconds(meta.atime, meta.atime_nano),

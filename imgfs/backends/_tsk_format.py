@@ -58,7 +58,8 @@ class Format:
     ``content`` are the attribute types of a file's own bytes, ``named`` those that are streams when
     they carry a name, ``suffix`` the stream names of types that carry none. ``kind`` may overrule
     what TSK calls a file; ``valid`` gives the initialised size of an attribute by its name.
-    ``directory_streams`` says that directories may have streams. ``repair`` adjusts the
+    ``directory_streams`` says that directories may have streams, ``owners`` that TSK's uid and gid are the
+    file system's own. ``repair`` adjusts the
     attributes of a metadata address. ``next_orphan`` skips addresses that hold no metadata: on FAT
     any slot of any sector has one.
     """
@@ -74,6 +75,7 @@ class Format:
     repair: Callable[[Attr, int], Attr] = same
     next_orphan: Callable[[int], int] = every_number
     directory_streams: bool = False
+    owners: bool = True
     holes: bool = False
 
     def stream_name(self, attribute: Any) -> bytes | None:

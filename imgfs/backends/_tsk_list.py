@@ -148,14 +148,30 @@ class Describer:
                 stream = form.stream_name(attribute)
                 if stream is not None:
                     found.append(self._stream(file, attribute, name + b":" + stream, inum, deleted=deleted))
-        attr = attr_of(inum, kind, meta, size=size, allocated=allocated, deleted=deleted, damaged=damaged)
+        attr = attr_of(
+            inum,
+            kind,
+            meta,
+            size=size,
+            allocated=allocated,
+            deleted=deleted,
+            damaged=damaged,
+            owners=self._format.owners,
+        )
         return [Entry(name, form.repair(attr, int(meta.addr)), 0, layout), *found]
 
     def _stream(self, file: Any, attribute: Any, name: bytes, inum: int, *, deleted: bool) -> Entry:
         size = size_of(attribute)
         layout, allocated, damaged = self._layout(file, attribute, size)
         attr = attr_of(
-            inum, Kind.REG, file.info.meta, size=size, allocated=allocated, deleted=deleted, damaged=damaged
+            inum,
+            Kind.REG,
+            file.info.meta,
+            size=size,
+            allocated=allocated,
+            deleted=deleted,
+            damaged=damaged,
+            owners=self._format.owners,
         )
         return Entry(
             name, self._format.repair(attr, int(file.info.meta.addr)), 1 + int(attribute.info.id), layout

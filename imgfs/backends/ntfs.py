@@ -18,7 +18,7 @@ from imgfs.backends._tsk_files import TskFiles, trees
 from imgfs.backends._tsk_format import Format
 from imgfs.backends._tsk_layout import read_attribute, rows_of, size_of
 from imgfs.errors import EvidenceError, Malformed, NotMine
-from imgfs.model import Attr, FilesInfo
+from imgfs.model import FilesInfo
 
 if TYPE_CHECKING:
     from imgfs.backends import Files, Options, Reader
@@ -66,7 +66,7 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         valid=values.valid,
         link=values.link,
         xattrs=values.xattrs,
-        repair=_no_owner,
+        owners=False,
         directory_streams=True,
         holes=True,
     )
@@ -80,14 +80,6 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         uuid=f"{serial:016X}",
     )
     return TskFiles(fs, form, info, volume)
-
-
-def _no_owner(attr: Attr, _meta: int) -> Attr:
-    """Drop the numbers TSK derives from security identifiers: NTFS has no uid and gid."""
-    if not attr.uid and not attr.gid:
-        return attr
-    fields = {name: getattr(attr, name) for name in attr.__struct_fields__}
-    return Attr(**{**fields, "uid": 0, "gid": 0})
 
 
 def _label(mft: Mft) -> str:

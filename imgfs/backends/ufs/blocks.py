@@ -71,7 +71,7 @@ def _target(reader: Reader, sb: Superblock, pointer: int, length: int) -> int:
     return at if at > 0 and at + max(length, 0) <= reader.size else LOST
 
 
-def _indirect(  # noqa: PLR0917  # recursive and private
+def _indirect(  # recursive and private
     reader: Reader, sb: Superblock, runs: _Runs, pointer: int, level: int, per: int, budget: int
 ) -> int:
     """Add what an indirect block of a level covers; returns how many more may be read."""
