@@ -33,6 +33,8 @@ _SECTOR: Final = 512  # stride of the update sequence array
 _MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
 _NON_RESIDENT = struct.Struct("<QQHHIQQQ")
 _HEAD = struct.Struct("<IIBBH")
+_WINDOW: Final = 64 * 1024  # a multiple of every record size
+_WINDOWS: Final = 64
 _REFERENCE: Final = (1 << 48) - 1
 
 
@@ -56,14 +58,13 @@ class Attribute:
 class Mft:
     """The master file table as records, read through the runs of its own data attribute."""
 
-    __slots__ = ("_reader", "_record", "_rows", "_window", "_window_at")
+    __slots__ = ("_reader", "_record", "_rows", "_windows")
 
     def __init__(self, reader: Reader, rows: list[Row], record: int) -> None:
         self._reader = reader
         self._rows = rows
         self._record = record
-        self._window = b""  # neighbours are asked for one after the other
-        self._window_at = -1
+        self._windows: dict[int, tuple[int, bytes]] = {}  # names come in another order than records
 
     def record(self, number: int) -> bytes:
         """Return a record with its sectors' last bytes put back.
@@ -86,19 +87,23 @@ class Mft:
         return bytes(raw)
 
     def _raw(self, at: int) -> bytes:
-        offset = at - self._window_at
-        if self._window_at < 0 or not 0 <= offset <= len(self._window) - self._record:
-            self._fill(at)
-            offset = 0
-        return self._window[offset : offset + self._record]
+        key = at // _WINDOW
+        start, window = self._windows.get(key, (0, b""))
+        if not start <= at <= start + len(window) - self._record:
+            start, window = self._fill(at, key)
+        return window[at - start : at - start + self._record]
 
-    def _fill(self, at: int) -> None:
+    def _fill(self, at: int, key: int) -> tuple[int, bytes]:
         for logical, length, target in self._rows:
             if logical <= at and at + self._record <= logical + length and target >= 0:
-                take = min(64 * 1024, logical + length - at)
-                self._window = self._reader.read(target + at - logical, take)
-                self._window_at = at
-                return
+                start, stop = max(logical, key * _WINDOW), min(logical + length, (key + 1) * _WINDOW)
+                if len(self._windows) >= _WINDOWS:
+                    self._windows.pop(next(iter(self._windows)))  # the oldest
+                filled = self._windows[key] = (
+                    start,
+                    self._reader.read(target + start - logical, stop - start),
+                )
+                return filled
         raise Malformed(f"MFT record at {at} is outside the table")
 
     def attributes(self, number: int) -> list[Attribute]:
