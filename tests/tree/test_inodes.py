@@ -14,19 +14,8 @@ def test_a_number_is_the_address(fs: int, inum: int) -> None:
     assert not ino & ALIAS
 
 
-<<<<<<< HEAD
 SMALL = st.integers(0, 2)
 ADDRESSES = st.builds(Address, st.integers(1, 3), SMALL, st.integers(0, 1 << 60), st.integers(0, 3), SMALL)
-=======
-ADDRESSES = st.builds(
-    Address,
-    st.integers(1, 3),
-    st.integers(0, 2),
-    st.integers(0, 1 << 60),
-    st.integers(0, 3),
-    st.integers(0, 2),
-)
->>>>>>> d7c26d5 (Hold the file systems to the truths of the corpus)
 
 
 @given(st.lists(ADDRESSES, max_size=60))
