@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgfs.backends._tsk import mapped, open_file
 from imgfs.backends._tsk_deleted import Deleted
