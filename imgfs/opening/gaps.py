@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 
 def gaps(volumes: Iterable[Volume], size: int) -> list[Volume]:
-    """Return the ranges of [0, size) that no volume covers, in order.
+    """Return the ranges of [0, size) that no allocated volume covers, in order.
 
+    Metadata covers nothing: an extended slot spans its volumes and what lies between them.
     Overlapping volumes are as an attacker or a hybrid table made them; what any of them covers is no gap.
     """
     found: list[Volume] = []
     end = 0
-    for start, stop in sorted((v.start, v.stop) for v in volumes):
+    for start, stop in sorted((v.start, v.stop) for v in volumes if v.kind is SlotKind.ALLOCATED):
+        if start >= size:
+            break
         if start > end:
             found.append(_gap(end, start))
         end = max(end, stop)

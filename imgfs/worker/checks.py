@@ -211,7 +211,7 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
         case Media() as media:
             _check_media(media, tickets, reply.table)
         case VolumeTable() as table:
-            _check_volumes(table, sum(tickets))
+            _check_volumes(table)
         case FilesInfo() as info:
             _check_files(info)
 
@@ -227,18 +227,18 @@ def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
             raise WorkerLied(f"lost range [{start}, {stop}) leaves the media of {size} bytes")
 
 
-def _check_volumes(table: VolumeTable, size: int) -> None:
+def _check_volumes(table: VolumeTable) -> None:
     _check_sector(table.sector)
     _check_texts(table.scheme, table.uuid, table.label, *table.notes)
-    # A remainder volume and the gaps between volumes may stand beside the allocated ones.
-    if len(table.volumes) > 2 * limits.MAX_VOLUMES + 2:
+    if len(table.volumes) > limits.MAX_SLOTS:
         raise WorkerLied(f"{len(table.volumes)} volumes")
     for volume in table.volumes:
-        if not 0 <= volume.start <= volume.stop <= size:
-            raise WorkerLied(f"slot {volume.slot}: [{volume.start}, {volume.stop}) leaves the media")
+        # A table may speak of more than a truncated media holds: the resolver clips and says so.
+        if not 0 <= volume.start <= volume.stop <= limits.MAX_SIZE:
+            raise WorkerLied(f"slot {volume.slot}: [{volume.start}, {volume.stop})")
         if not -1 <= volume.slot < INT64 or not 0 <= volume.flags < 2 * INT64:
             raise WorkerLied(f"slot {volume.slot}")
-    _check_texts(*(t for v in table.volumes for t in (v.type_id, v.type_name, v.unique_id, v.label)))
+        _check_texts(volume.type_id, volume.type_name, volume.unique_id, volume.label)
 
 
 def _check_files(info: FilesInfo) -> None:
