@@ -12,7 +12,8 @@ from imgfs import limits
 from imgfs.block.extents import donation
 from imgfs.block.fetch import open_fetcher
 from imgfs.opening.members import gather
-from imgfs.opening.resolve import Overrule, Resolver
+from imgfs.opening.place import Overrule
+from imgfs.opening.resolve import Resolver
 from imgfs.tree.handles import OpenFile
 from imgfs.tree.nodes import Dir
 from imgfs.tree.tree import Tree

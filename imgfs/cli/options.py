@@ -13,7 +13,7 @@ import click
 
 from imgfs.errors import UsageError
 from imgfs.opening.keys import load
-from imgfs.opening.resolve import Overrule
+from imgfs.opening.place import Overrule
 
 if TYPE_CHECKING:
     from collections.abc import Callable

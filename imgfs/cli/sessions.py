@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from imgfs.opening.resolve import Overrule
+    from imgfs.opening.place import Overrule
     from imgfs.session import Session
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from imgfs.opening.keys import Key
-from imgfs.opening.resolve import Overrule
+from imgfs.opening.place import Overrule
 from imgfs.session import Settings
 
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from imgfs.model import FilesInfo, Media, Spec, Volume, VolumeTable
+    from collections.abc import Iterator
 
+    from imgfs.model import FilesInfo, Media, Volume, VolumeTable
+
+LayerKind = Literal["container", "table", "volume", "files"]
 State = Literal["open", "locked", "unsupported", "damaged", "incomplete", "pending"]
 
 
@@ -21,7 +24,7 @@ class Layer:
 
     spec: str
     backend: str
-    kind: Literal["container", "table", "volume", "files"]
+    kind: LayerKind
     state: State = "pending"
     path: str = ""
     title: str = ""
@@ -102,17 +105,5 @@ class Layers:
         """Forget a layer that turned out not to be there."""
         self._layers.remove(layer)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204
+    def __iter__(self) -> Iterator[Layer]:
         return iter(list(self._layers))
-
-
-def child_layer(
-    spec: Spec,
-    backend: str,
-    kind: Literal["container", "table", "volume", "files"],
-    *,
-    path: str,
-    title: str = "",
-) -> Layer:
-    """Make the record of a layer that is about to be opened."""
-    return Layer(spec=str(spec), backend=backend, kind=kind, path=path, title=title)

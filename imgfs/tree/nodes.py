@@ -100,6 +100,9 @@ class Dir:
                 self._filling.set()
                 self._filling = None
 
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._children
+
     def names(self) -> list[bytes]:
         """Return the children's names in order."""
         return list(self._order)

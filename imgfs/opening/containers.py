@@ -1,0 +1,93 @@
+"""From host files, or a file of the evidence, to the media: one container after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imgfs import limits
+from imgfs.backends import Role
+from imgfs.block.build import build
+from imgfs.errors import EvidenceError
+from imgfs.model import Media
+from imgfs.opening.layers import Layer
+from imgfs.opening.probe import candidates, look
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imgfs.backends import Backend
+    from imgfs.block.fetch import Fetcher
+    from imgfs.block.pieces import ByteSource
+    from imgfs.opening.attempt import Attempts
+    from imgfs.opening.place import Overrule, Place
+    from imgfs.worker.client import Layer as Opened
+
+
+class Containers:
+    """Takes containers off until what is left is no container."""
+
+    __slots__ = ("_attempts", "_fetcher", "_overrule")
+
+    def __init__(self, attempts: Attempts, fetcher: Fetcher, overrule: Overrule) -> None:
+        self._attempts = attempts
+        self._fetcher = fetcher
+        self._overrule = overrule
+
+    async def media(
+        self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place
+    ) -> tuple[ByteSource, Place, bool]:
+        """Open every container around the media.
+
+        Returns:
+            The media, the place inside the last container, and whether to look for volumes: not when
+            a container was recognised that cannot be read, because what lies in it is not on the media.
+        """
+        media = sources[0]
+        closed = False
+        while place.depth < limits.MAX_DEPTH:
+            found: tuple[Layer, ByteSource, Media] | None = None
+            for backend in await self._candidates(media, file_names[0], place):
+                layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
+                found = self._built(answer, sources, layer) if answer is not None else None
+                if found is not None:
+                    break
+                closed = closed or layer.state in ("unsupported", "locked")
+            if found is None:
+                break
+            layer, media, claim = found
+            layer.media(claim, media.size)
+            sector = place.options.sector or (claim.sector if claim.sector != 512 else 0)
+            place = replace(place.inner(layer.backend), options=replace(place.options, sector=sector))
+            sources, file_names = [media], [""]
+        if not place.spec.steps:
+            raw = Layer(
+                spec=str(place.spec), backend="raw", kind="container", path=place.path, title="raw bytes"
+            )
+            raw.state, raw.size = "open", media.size
+            self._attempts.layers.add(raw)
+        return media, place, not closed
+
+    def _built(
+        self, answer: Opened, sources: Sequence[ByteSource], layer: Layer
+    ) -> tuple[Layer, ByteSource, Media] | None:
+        """Check what a container says of its media; None when it cannot be true."""
+        claim = answer.opened
+        if not isinstance(claim, Media):
+            self._attempts.damaged(layer, f"{layer.backend} answered with something that is no media")
+            return None
+        try:
+            media = build(claim.layouts, sources, layer.spec, table=answer.table, foreign=answer.foreign)
+        except EvidenceError as why:
+            self._attempts.damaged(layer, str(why))
+            return None
+        return layer, media, claim
+
+    async def _candidates(self, media: ByteSource, name: str, place: Place) -> list[Backend]:
+        outermost = not place.nested and not place.spec.steps
+        if outermost and self._overrule.raw:
+            return []
+        forced = self._overrule.forced
+        if outermost and forced is not None and forced.role is Role.MEDIA:
+            return [forced]
+        return candidates(await look(self._fetcher, media), (Role.MEDIA,), name=name)

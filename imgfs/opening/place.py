@@ -1,0 +1,63 @@
+"""Where resolving has arrived, and what the analyst overrules on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from imgfs.backends import Role, discover
+
+if TYPE_CHECKING:
+    from imgfs.backends import Backend, Options
+    from imgfs.model import Spec
+    from imgfs.opening.keys import Key
+    from imgfs.tree.nodes import Dir
+
+IN_VOLUME: Final = (Role.SNAPSHOTS, Role.VOLUMES, Role.FILES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrule:
+    """What the analyst knows better than detection.
+
+    ``type`` forces one back-end in its role; ``raw`` skips containers. Units: ``offset`` and
+    ``sector`` bytes; ``offset`` 0 means the table decides where volumes lie.
+    """
+
+    offset: int = 0
+    sector: int = 0
+    type: str = ""
+    raw: bool = False
+    tz: str = "UTC"
+    codepage: str = "cp437"
+    keys: tuple[Key, ...] = ()
+
+    @property
+    def forced(self) -> Backend | None:
+        """Return the back-end that ``type`` names."""
+        return discover().get(self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The directory of the disk, the address, and how deep it is. ``prefix`` starts the names of volumes.
+
+    ``nested``: the disk lies in a file of the evidence; what is overruled concerns host files only.
+    """
+
+    disk: Dir
+    spec: Spec
+    path: str
+    options: Options
+    depth: int
+    prefix: str = ""
+    nested: bool = False
+
+    def inner(self, backend: str) -> Place:
+        """Return the place one layer further in."""
+        return replace(self, spec=self.spec.child(backend), depth=self.depth + 1)
+
+    def at(self, locator: str) -> Place:
+        """Return the place of a child that the last layer names."""
+        last = replace(self.spec.steps[-1], locator=locator)
+        return replace(self, spec=replace(self.spec, steps=(*self.spec.steps[:-1], last)))
