@@ -353,7 +353,7 @@ class Resolver:
             )
             answer = await self._open(backend, [source], [""], place.options, layer)
             if answer is None:
-                if layer.state in ("unsupported", "locked"):
+                if layer.state in ("unsupported", "locked") and backend.exclusive:
                     volume.state = layer.state
                     volume.needs = layer.needs
                     return
