@@ -22,7 +22,10 @@ _UNPACK = "unpack it first"
 
 
 def _kind(reader: Reader) -> str:
-    """Say which kind of VHD this is; a fixed one is raw bytes and a footer. Source: VHD 1.0, "Hard Disk Footer"."""
+    """Say which kind of VHD this is; a fixed one is raw bytes and a footer.
+
+    Source: VHD 1.0, "Hard Disk Footer Format".
+    """
     kind = int.from_bytes(reader.read(max(reader.size - 512, 0) + 60, 4), "big")
     if kind == _FIXED:
         raise NotMine("vhd: fixed, its bytes are read as they are")

@@ -1,8 +1,8 @@
 """Encrypted volumes, members of sets, and tables that are named but not read.
 
 Source: LUKS1 1.2.3 and LUKS2 on-disk formats; libbde documentation (signatures); LVM2 metadata format; md(4)
-and the RAID superblock formats of the Linux RAID wiki; SNIA DDF 2.0; DRBD 9 metadata; bcache and S/390 DASD in
-the kernel's documentation; AHDI 3 (Atari); Amiga RKRM: Devices, "RigidDiskBlock".
+and the RAID superblock formats of the Linux RAID wiki; SNIA DDF 2.0; DRBD 9 metadata; bcache and S/390 DASD
+in the kernel's documentation; AHDI 3 (Atari); Amiga RKRM: Devices, "RigidDiskBlock".
 """
 
 from __future__ import annotations
