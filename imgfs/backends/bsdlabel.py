@@ -71,8 +71,8 @@ def open_bsdlabel(reader: Reader, options: Options) -> VolumeTable:
     """Read the label of a disk or of a slot of another table.
 
     Raises:
-        NotMine: no label at any of the places machines use.
-        Malformed: a label with a wrong checksum, or numbers that make no sense.
+        NotMine: no label at any of the places machines use, or in a slot one that divides nothing.
+        Malformed: numbers that make no sense, or a wrong checksum and slots that do not fit.
     """
     at, order, raw = _find(reader)
     (sector,) = struct.unpack_from(order + "I", raw, 40)
@@ -82,10 +82,13 @@ def open_bsdlabel(reader: Reader, options: Options) -> VolumeTable:
     raw = reader.read(at, _HEAD + count * _ENTRY_SIZE)
     words = struct.unpack(f"{order}{len(raw) // 2}H", raw)
     notes: list[str] = []
-    if reduce(xor, words):
-        raise Malformed("label checksum", start=at, stop=at + len(raw))
     slots = [slot for slot in _slots(raw, order, count) if slot.count]
     base = _base(slots, sector, options.base, reader.size)
+    if reduce(xor, words):
+        # Linux and parted take no notice of the sum, and parted writes a wrong one.
+        if any((slot.first + slot.count) * sector - base > reader.size for slot in slots):
+            raise Malformed("label checksum", start=at, stop=at + len(raw))
+        notes.append("the checksum of the label differs")
     if base:
         notes.append(f"offsets count from the start of the disk, {base} bytes before")
     volumes: list[Volume] = []
@@ -108,6 +111,8 @@ def open_bsdlabel(reader: Reader, options: Options) -> VolumeTable:
                 label=slot.letter,
             )
         )
+    if options.base and not any(volume.kind is SlotKind.ALLOCATED for volume in volumes):
+        raise NotMine("bsdlabel: the label of this slot divides nothing")
     packname = raw[24:40].split(b"\0")[0].decode("latin-1")
     return VolumeTable(
         scheme="bsdlabel",

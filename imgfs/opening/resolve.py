@@ -313,6 +313,9 @@ class Resolver:
             place, spec=spec, options=replace(place.options, base=place.options.base + volume.start)
         )
         found = await self._candidates(window, in_slot=True)
+        if not volume.start:
+            # the table itself lies at the start of this volume: found again, it would hold itself for ever
+            found = [b for b in found if b.name != table]
         kind = next((b.name for b in found if not b.by_trial), "")
         label = (
             names.slug(volume.label)
