@@ -11,6 +11,7 @@ from imgfs.errors import EvidenceError, NotMine
 if TYPE_CHECKING:
     from imgfs.backends import Reader
 
+_STRONG: Final = 4  # bytes of a signature that nothing else has tested
 _BOOT: Final = b"\x55\xaa"
 _BOOT_NAMES: Final = (b"NTFS    ", b"EXFAT   ", b"-FVE-FS-", b"ReFS\0\0\0\0")  # at byte 3
 
@@ -31,6 +32,8 @@ def content_at(reader: Reader, start: int = 0, *, boot: bool = False) -> str:
         for signature in backend.signatures:
             magic, at = signature.magic, start + signature.offset
             if signature.offset < 0 or at + len(magic) > reader.size or (magic == _BOOT and not boot):
+                continue
+            if backend.recognised and len(magic) < _STRONG:
                 continue
             try:
                 if reader.read(at, len(magic)) == magic:

@@ -72,9 +72,10 @@ def open_gpt(reader: Reader, options: Options) -> VolumeTable:
             if at != sector and other < 0:
                 damage.insert(0, f"table at {sector}: no header")
             return _volumes(header, table, sector, damage)
-    if damage:
-        raise Malformed("; ".join(damage))
-    raise NotMine("gpt")
+    if not damage:
+        raise NotMine("gpt")
+    _refuse_remnant(reader, primary=any(_claimed_backup(reader, sector) >= 0 for sector in options.sectors))
+    raise Malformed("; ".join(damage))
 
 
 def _claimed_backup(reader: Reader, sector: int) -> int:

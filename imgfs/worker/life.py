@@ -226,6 +226,7 @@ class Worker:
                 sector=self.options.sector,
                 tz=self.options.tz,
                 codepage=self.options.codepage,
+                base=self.options.base,
             )
             status, payload = await self._process.ask(wire.encode(request), limits.DEADLINE["open"])
             if status == wire.FAILED:

@@ -61,6 +61,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     sector: int = 0
     tz: str = "UTC"
     codepage: str = "cp437"
+    base: int = 0
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True, tag="list"):

@@ -1,0 +1,163 @@
+"""File systems that are named but not read.
+
+Source: signatures as the documentation of each file system gives them: XFS Algorithms and Data Structures,
+btrfs and f2fs on-disk formats (kernel.org), Apple File System Reference, Squashfs 4.0 format, EROFS
+documentation, ECMA-167 part 2 (UDF), JFS layout, the kernel's Documentation/filesystems for the rest.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from imgfs.backends import Role
+from imgfs.backends._recognised import Version, at, row
+from imgfs.errors import NotMine
+
+if TYPE_CHECKING:
+    from imgfs.backends import Backend, Reader
+
+_MINIX: Final = {0x137F: (1, 14), 0x138F: (1, 30), 0x2468: (2, 14), 0x2478: (2, 30), 0x4D5A: (3, 60)}
+_REISER: Final = (b"ReIsErFs", b"ReIsEr2Fs", b"ReIsEr3Fs")
+
+
+def _minix(reader: Reader) -> str:
+    """Say the version. Two bytes are a weak signature: counts have to fit. Source: minix(5), superblock."""
+    block = reader.read(1024, 32)
+    for order in "<>":
+        (magic,) = struct.unpack_from(order + "H", block, 16)
+        if magic in _MINIX:
+            inodes, zones, inode_maps, zone_maps, first, shift = struct.unpack_from(order + "6H", block)
+            zones = zones if _MINIX[magic][0] == 1 else struct.unpack_from(order + "I", block, 20)[0]
+            break
+        (magic,) = struct.unpack_from(order + "H", block, 24)
+        if magic == 0x4D5A:
+            inodes, _, inode_maps, zone_maps, first, shift = struct.unpack_from(order + "I5H", block)
+            (zones,) = struct.unpack_from(order + "I", block, 20)
+            break
+    else:
+        raise NotMine("minix")
+    if not inodes or not inode_maps or not zone_maps or shift > 3 or not 2 < first < zones:
+        raise NotMine(f"minix: {inodes} inodes, {zones} zones, the first at {first}")
+    version, length = _MINIX[magic]
+    return f"version {version}, names of {length}"
+
+
+def _journal(reader: Reader) -> str:
+    """Raise NotMine unless a JFFS2 node header is right. Source: JFFS2 paper, section 3.1."""
+    raw = reader.read(0, 8)
+    for order, magic in (("<", b"\x85\x19"), (">", b"\x19\x85")):
+        _, kind, length = struct.unpack(order + "HHI", raw)
+        if (
+            raw.startswith(magic)
+            and kind & 0xFFF in range(1, 7)
+            and kind >> 13
+            and 12 <= length <= reader.size
+        ):
+            return ""
+    raise NotMine("jffs2")
+
+
+def _nilfs(reader: Reader) -> str:
+    """Raise NotMine unless superblock fields fit. Source: kernel.org nilfs2.txt, struct nilfs_super_block."""
+    revision, _, _, length = struct.unpack("<IHHH", reader.read(1024, 10))
+    if revision != 2 or not 256 <= length <= 1024:
+        raise NotMine("nilfs2")
+    return f"version {revision}"
+
+
+def _pool(reader: Reader) -> str:
+    """Raise NotMine unless the label lists a pool. Source: ZFS On-Disk Specification, section 1.3."""
+    if b"version" not in (head := reader.read(16384, 1024)) and b"pool_guid" not in head:
+        raise NotMine("zfs")
+    return ""
+
+
+def _udf(reader: Reader) -> str:
+    """Raise NotMine for a bridge that ISO 9660 reads. Source: ECMA-167 2/8, volume recognition sequence."""
+    if reader.read(32769, 5) == b"CD001":
+        raise NotMine("udf: a bridge disc")
+    return ""
+
+
+def _plain(name: str, title: str, offset: int, *magics: bytes, version: Version | None = None) -> Backend:
+    return row(name, title, Role.FILES, at(offset, *magics), version=version)
+
+
+RECOGNISED: tuple[Backend, ...] = (
+    _plain("xfs", "XFS", 0, b"XFSB", version=Version(100, ">H", 0xF)),
+    _plain("xfslog", "XFS external log", 0, b"\xfe\xed\xba\xbe"),
+    _plain("btrfs", "btrfs", 65600, b"_BHRfS_M"),
+    _plain("apfs", "APFS", 32, b"NXSB"),
+    _plain("squashfs", "SquashFS", 0, b"hsqs", b"shsq", version=Version(28, "<HH")),
+    _plain("squashfsbe", "SquashFS big-endian", 0, b"sqsh", b"qshs", version=Version(28, ">HH")),
+    _plain("erofs", "EROFS", 1024, b"\xe2\xe1\xf5\xe0"),
+    _plain("f2fs", "F2FS", 1024, b"\x10\x20\xf5\xf2", version=Version(1028, "<HH")),
+    _plain("bcachefs", "bcachefs", 4120, bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef")),
+    row(
+        "udf",
+        "UDF",
+        Role.FILES,
+        *(at(32769 + 2048 * n, b"NSR02", b"NSR03") for n in range(1, 16)),
+        judge=_udf,
+    ),
+    row(
+        "reiserfs",
+        "ReiserFS",
+        Role.FILES,
+        *(at(place, *_REISER) for place in (65588, 8244, 8212)),
+        at(65536, b"ReIsEr4"),
+    ),
+    _plain("jfs", "JFS", 32768, b"JFS1", version=Version(32772, "<I")),
+    row(
+        "minix",
+        "Minix",
+        Role.FILES,
+        at(
+            1040,
+            *(
+                magic.to_bytes(2, order)
+                for magic in (0x137F, 0x138F, 0x2468, 0x2478)
+                for order in ("little", "big")
+            ),
+        ),
+        at(1048, b"\x5a\x4d", b"\x4d\x5a"),
+        judge=_minix,
+    ),
+    row(
+        "cramfs",
+        "cramfs",
+        Role.FILES,
+        *(at(place, b"\x45\x3d\xcd\x28", b"\x28\xcd\x3d\x45") for place in (0, 512)),
+        at(16, b"Compressed ROMFS"),
+    ),
+    _plain("romfs", "romfs", 0, b"-rom1fs-"),
+    row("jffs2", "JFFS2", Role.FILES, at(0, b"\x85\x19", b"\x19\x85"), judge=_journal),
+    _plain("ubi", "UBI", 0, b"UBI#", version=Version(4, ">B")),
+    _plain("ubifs", "UBIFS", 0, b"\x31\x18\x10\x06"),
+    row(
+        "zfs",
+        "ZFS",
+        Role.FILES,
+        at(16384, b"\1\1\0\0\0\0\0\0\0\0\0\1", b"\1\0\0\0\0\0\0\0\0\0\0\1"),
+        judge=_pool,
+    ),
+    _plain("hpfs", "HPFS", 8192, b"\x49\xe8\x95\xf9"),
+    row("befs", "BeFS", Role.FILES, at(32, b"1SFB", b"BFS1"), at(544, b"1SFB", b"BFS1")),
+    _plain("refs", "ReFS", 3, b"ReFS\0\0\0\0", version=Version(40, "<BB")),
+    row("nilfs2", "NILFS2", Role.FILES, at(1030, b"\x34\x34"), judge=_nilfs),
+    row("ocfs2", "OCFS2", Role.FILES, *(at(2 * block, b"OCFSV2") for block in (512, 1024, 2048, 4096))),
+    _plain("gfs2", "GFS", 65536, b"\x01\x16\x19\x70\0\0\0\1", version=Version(65560, ">I")),
+    _plain("vxfs", "VxFS", 1024, b"\xf5\xfc\x01\xa5", version=Version(1028, "<I")),
+    _plain("vxfsbe", "VxFS big-endian", 8192, b"\xa5\x01\xfc\xf5", version=Version(8196, ">I")),
+    _plain("nss", "NetWare storage", 4096, b"SPB5"),
+    _plain("zonefs", "zonefs", 0, b"SFOZ"),
+    _plain("littlefs", "littlefs", 8, b"littlefs"),
+    row(
+        "swap",
+        "Linux swap",
+        Role.FILES,
+        *(at(page - 10, b"SWAPSPACE2", b"SWAP-SPACE") for page in (4096, 8192, 16384, 32768, 65536)),
+        needs="it holds pages of memory, no files",
+    ),
+)

@@ -1,0 +1,119 @@
+"""Containers that are named but not read.
+
+Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
+docs/interop (qcow2, parallels), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0 and [MS-VHDX], VirtualBox
+VDI notes, AFF and AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imgfs.backends import Role
+from imgfs.backends._recognised import Version, at, row
+from imgfs.errors import NotMine
+
+if TYPE_CHECKING:
+    from imgfs.backends import Backend, Reader
+
+_CONVERT = "convert it first: qemu-img convert -O raw"
+_FIXED = 2
+_UNPACK = "unpack it first"
+
+
+def _kind(reader: Reader) -> str:
+    """Say which kind of VHD this is; a fixed one is raw bytes and a footer.
+
+    Source: VHD 1.0, "Hard Disk Footer Format".
+    """
+    kind = int.from_bytes(reader.read(max(reader.size - 512, 0) + 60, 4), "big")
+    if kind == _FIXED:
+        raise NotMine("vhd: fixed, its bytes are read as they are")
+    return {3: "(dynamic)", 4: "(differencing)"}.get(kind, "")
+
+
+RECOGNISED: tuple[Backend, ...] = (
+    row(
+        "ewf2",
+        "EWF2",
+        Role.MEDIA,
+        at(0, b"EVF2\r\n\x81\0", b"LEF2\r\n\x81\0"),
+        version=Version(8, "<BB"),
+    ),
+    row(
+        "l01",
+        "EnCase logical evidence",
+        Role.MEDIA,
+        at(0, b"LVF\t\r\n\xff\0"),
+        needs="it holds files, not a disk",
+    ),
+    row(
+        "ad1",
+        "AccessData logical image",
+        Role.MEDIA,
+        at(0, b"ADSEGMENTEDFILE\0"),
+        needs="it holds files, not a disk",
+    ),
+    row("qcow", "QCOW", Role.MEDIA, at(0, b"QFI\xfb\0\0\0\x01"), needs=_CONVERT),
+    row(
+        "qcow2",
+        "QCOW2",
+        Role.MEDIA,
+        at(0, b"QFI\xfb\0\0\0\x02", b"QFI\xfb\0\0\0\x03"),
+        version=Version(4, ">I"),
+        needs=_CONVERT,
+    ),
+    row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
+    row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),
+    row("vhd", "VHD", Role.MEDIA, at(0, b"conectix"), at(-512, b"conectix"), judge=_kind, needs=_CONVERT),
+    row("vhdx", "VHDX", Role.MEDIA, at(0, b"vhdxfile"), needs=_CONVERT),
+    row(
+        "vdi",
+        "VirtualBox disk",
+        Role.MEDIA,
+        at(64, b"\x7f\x10\xda\xbe"),
+        version=Version(68, "<I"),
+        needs=_CONVERT,
+    ),
+    row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
+    row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
+    row(
+        "encrcdsa",
+        "Encrypted Apple disk image",
+        Role.MEDIA,
+        at(0, b"encrcdsa"),
+        needs="a passphrase opens it",
+    ),
+    row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
+    row("aff4", "AFF4", Role.MEDIA, at(0, b"PK\x03\x04"), suffix=(".aff4", ".af4")),
+    row(
+        "parallels",
+        "Parallels disk",
+        Role.MEDIA,
+        at(0, b"WithoutFreeSpace", b"WithouFreSpacExt"),
+        version=Version(16, "<I"),
+        needs=_CONVERT,
+    ),
+    row("bochs", "Bochs disk", Role.MEDIA, at(0, b"Bochs Virtual HD Image\0"), needs=_CONVERT),
+    row(
+        "simg",
+        "Android sparse image",
+        Role.MEDIA,
+        at(0, b"\x3a\xff\x26\xed"),
+        version=Version(4, "<HH"),
+        needs="convert it first: simg2img",
+    ),
+    row("nrg", "Nero disc image", Role.MEDIA, at(-12, b"NER5"), at(-8, b"NERO")),
+    row(
+        "partclone",
+        "partclone image",
+        Role.MEDIA,
+        at(0, b"partclone-image\0"),
+        needs="restore it first: partclone",
+    ),
+    row("gzip", "gzip", Role.MEDIA, at(0, b"\x1f\x8b\x08"), suffix=(".gz",), needs=_UNPACK),
+    row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_UNPACK),
+    row("xz", "xz", Role.MEDIA, at(0, b"\xfd7zXZ\0"), suffix=(".xz",), needs=_UNPACK),
+    row("zstd", "Zstandard", Role.MEDIA, at(0, b"\x28\xb5\x2f\xfd"), suffix=(".zst",), needs=_UNPACK),
+    row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_UNPACK),
+)

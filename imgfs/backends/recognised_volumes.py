@@ -1,0 +1,198 @@
+"""Encrypted volumes, members of sets, and tables that are named but not read.
+
+Source: LUKS1 1.2.3 and LUKS2 on-disk formats; libbde documentation (signatures); LVM2 metadata format; md(4)
+and the RAID superblock formats of the Linux RAID wiki; SNIA DDF 2.0; DRBD 9 metadata; bcache and S/390 DASD
+in the kernel's documentation; AHDI 3 (Atari); Amiga RKRM: Devices, "RigidDiskBlock".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from imgfs.backends import Role, Signature
+from imgfs.backends._recognised import Version, at, row, seen
+from imgfs.errors import NotMine
+
+if TYPE_CHECKING:
+    from imgfs.backends import Backend, Reader
+
+_KEY = "it is encrypted: a key is needed"
+_MEMBER = "its set has to be assembled first"
+_RAID_09 = (
+    Signature(-65536, b"\xfc\x4e\x2b\xa9", 65536),
+    Signature(-65536, b"\xa9\x2b\x4e\xfc", 65536),
+)
+_RAID_10 = (Signature(-8192, b"\xfc\x4e\x2b\xa9", 4096),)
+_RAID_START = (*at(0, b"\xfc\x4e\x2b\xa9\1\0\0\0"), *at(4096, b"\xfc\x4e\x2b\xa9\1\0\0\0"))
+_MIRROR = 1
+_ATARI = (b"GEM", b"BGM", b"XGM", b"RAW", b"LNX", b"SWP", b"MIX", b"MAC", b"UNX", b"F32")
+_ATARI_AT = (454, 466, 478, 490)
+
+
+def _raid_end(reader: Reader) -> int | None:
+    """Return the level of a member whose superblock lies at its end, so that data begins at 0."""
+    for signature in _RAID_09:
+        if seen(reader, signature):
+            place = (reader.size - 65536) // 65536 * 65536
+            form = "<i" if signature.magic[0] == 0xFC else ">i"
+            (level,) = struct.unpack(form, reader.read(place + 28, 4))
+            return int(level)
+    if seen(reader, _RAID_10[0]):
+        place = (reader.size - 8192) // 4096 * 4096
+        (level,) = struct.unpack("<i", reader.read(place + 72, 4))
+        return int(level)
+    return None
+
+
+def _raid(reader: Reader) -> str:
+    """Name the level; leave members whose bytes can be read as they are to `_mirror`."""
+    level = _raid_end(reader)
+    if level == _MIRROR:
+        raise NotMine("mdraid: a mirror")
+    if level is None:
+        place = 0 if seen(reader, _RAID_START[0]) else 4096
+        (level,) = struct.unpack("<i", reader.read(place + 72, 4))
+    return f"level {level}"
+
+
+def _mirror(reader: Reader) -> str:
+    if _raid_end(reader) != _MIRROR:
+        raise NotMine("mdraid: no mirror")
+    return ""
+
+
+def _dynamic(reader: Reader) -> str:
+    """Say the revision. Source: libvsgpt documentation of the LDM private header, bytes 12..16 big-endian."""
+    place = 3072 if seen(reader, at(3072, b"PRIVHEAD")[0]) else reader.size - 512
+    return "version " + ".".join(map(str, struct.unpack(">HH", reader.read(place + 12, 4))))
+
+
+def _atari(reader: Reader) -> str:
+    """Raise NotMine unless an entry lies on the disk its table describes. Source: AHDI 3, root sector."""
+    root = reader.read(0, 512)
+    (disk,) = struct.unpack_from(">I", root, 450)
+    for place in _ATARI_AT:
+        flag, kind, first, count = struct.unpack_from(">B3sII", root, place)
+        if flag & 1 and kind in _ATARI and first and count and first + count <= disk:
+            return ""
+    raise NotMine("atari")
+
+
+def _storage(reader: Reader) -> str:
+    """Raise NotMine unless the volume header says what it is. Source: libfvde, volume header."""
+    if reader.read(8, 4) != b"\1\0\x10\0":
+        raise NotMine("corestorage")
+    return ""
+
+
+RECOGNISED: tuple[Backend, ...] = (
+    row(
+        "luks",
+        "LUKS",
+        Role.VOLUMES,
+        at(0, b"LUKS\xba\xbe\0\1", b"LUKS\xba\xbe\0\2"),
+        version=Version(6, ">H"),
+        needs=_KEY,
+    ),
+    row("lukscopy", "LUKS second header", Role.VOLUMES, at(16384, b"SKUL\xba\xbe\0\2"), needs=_KEY),
+    row(
+        "bitlocker",
+        "BitLocker",
+        Role.VOLUMES,
+        at(3, b"-FVE-FS-"),
+        at(424, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001")),
+        needs=_KEY,
+    ),
+    row("corestorage", "Apple CoreStorage", Role.VOLUMES, at(88, b"CS"), judge=_storage, needs=_MEMBER),
+    row(
+        "lvm2",
+        "LVM2 physical volume",
+        Role.VOLUMES,
+        *(at(sector * 512, b"LABELONE") for sector in range(4)),
+        needs=_MEMBER,
+    ),
+    row("lvm1", "LVM1 physical volume", Role.VOLUMES, at(0, b"HM\1\0", b"HM\2\0"), needs=_MEMBER),
+    row(
+        "mdraid",
+        "Linux RAID member",
+        Role.VOLUMES,
+        _RAID_START,
+        _RAID_10,
+        _RAID_09,
+        judge=_raid,
+        needs=_MEMBER,
+    ),
+    row(
+        "mdmirror",
+        "Linux RAID mirror",
+        Role.VOLUMES,
+        _RAID_10,
+        _RAID_09,
+        judge=_mirror,
+        needs="this member is read alone",
+        exclusive=False,
+    ),
+    row(
+        "ddf", "DDF RAID member", Role.VOLUMES, at(-512, b"\xde\x11\xde\x11"), needs=_MEMBER, exclusive=False
+    ),
+    row(
+        "hostraid",
+        "Host RAID member",
+        Role.VOLUMES,
+        at(-1024, b"Intel Raid ISM Cfg Sig. "),
+        at(-512, b"\x37\xfc\x4d\x1e", b"$XIDE$", b"JM\0\0", b"JM\1\0"),
+        at(-5632, b"\xf3\x16\x78\x5a", b"\xfd\x16\x78\x5a"),
+        at(-1024, b"NVIDIA  "),
+        needs=_MEMBER,
+        exclusive=False,
+    ),
+    row(
+        "drbd",
+        "DRBD",
+        Role.VOLUMES,
+        at(-4036, b"\x83\x74\x02\x6b", b"\x83\x74\x02\x6d"),
+        needs=_MEMBER,
+        exclusive=False,
+    ),
+    row(
+        "bcache",
+        "bcache",
+        Role.VOLUMES,
+        at(4120, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),
+        needs=_MEMBER,
+    ),
+    row("vdo", "VDO", Role.VOLUMES, at(0, b"dmvdo001")),
+    row("stratis", "Stratis", Role.VOLUMES, at(516, b"!Stra0tis\x86\xff\x02^\x41rh"), needs=_MEMBER),
+    row("bluestore", "Ceph BlueStore", Role.VOLUMES, at(0, b"bluestore block device"), needs=_MEMBER),
+    row("oracleasm", "Oracle ASM", Role.VOLUMES, at(32, b"ORCLDISK"), needs=_MEMBER),
+    row("verity", "dm-verity tree", Role.VOLUMES, at(0, b"verity\0\0"), version=Version(8, "<I")),
+    row("integrity", "dm-integrity", Role.VOLUMES, at(0, b"integrt\0"), version=Version(8, "<B")),
+    row("spaces", "Storage Spaces", Role.VOLUMES, at(0, b"SPACEDB "), at(4096, b"SPACEDB "), needs=_MEMBER),
+    row(
+        "ldm",
+        "Windows dynamic disk",
+        Role.VOLUMES,
+        at(3072, b"PRIVHEAD"),
+        at(-512, b"PRIVHEAD"),
+        judge=_dynamic,
+        exclusive=False,
+    ),
+    row("rdb", "Amiga rigid disk", Role.VOLUMES, *(at(block * 512, b"RDSK") for block in range(16))),
+    row(
+        "dasd",
+        "S-390 DASD",
+        Role.VOLUMES,
+        *(
+            at(2 * block, *(text.encode("cp037") for text in ("VOL1", "LNX1", "CMS1")))
+            for block in (512, 1024, 2048, 4096)
+        ),
+    ),
+    row(
+        "atari",
+        "Atari partitions",
+        Role.VOLUMES,
+        *(at(place + 1, *_ATARI) for place in _ATARI_AT),
+        judge=_atari,
+    ),
+)
