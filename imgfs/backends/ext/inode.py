@@ -141,8 +141,8 @@ def attr_of(inode: Inode, tables: Tables, inum: int, *, deleted: bool = False) -
         sectors |= inode.blocks_high << 32
         if flags & HUGE:
             sectors *= tables.superblock.block >> 9
-    if flags & INLINE:
-        sectors += (size + 511) >> 9  # as stat says, so that nobody takes such files for holes
+    if flags & INLINE and kind == Kind.REG:
+        sectors += (size + 511) >> 9  # as stat says of files, so that nobody takes them for holes
     if flags & ENCRYPTED:
         damaged = damaged or FSCRYPT
     extra = inode.extra_size
