@@ -133,20 +133,27 @@ def linear(size: int, rows: list[Row]) -> Linear:
     return Linear.of(size, rows)
 
 
+def single_extent(flags: int, data: bytes, size: int, tables: Tables) -> Linear | None:
+    """Return the layout of a file in one extent told by ``data``, its i_block; None: it is another."""
+    if not flags & EXTENTS:
+        return None
+    magic, entries, _, depth, _, first, count, high, low = _FIRST.unpack_from(data)
+    block = tables.superblock.block
+    if magic != _MAGIC or depth or entries != 1 or first or count > _INITIALISED or count * block < size:
+        return None
+    number = high << 32 | low
+    if number <= tables.superblock.first or number * block + size > tables.limit:
+        return None
+    return Linear(size=size, logical=_ZERO, length=_ONE.pack(size), target=_ONE.pack(number * block))
+
+
 def quick_layout(inode: Inode, tables: Tables, size: int) -> Linear | None:
     """Return the layout when i_block alone tells it in a run or two; None: ask ``rows_of``."""
-    block = tables.superblock.block
     if inode.flags & EXTENTS:
-        magic, entries, _, depth, _, first, count, high, low = _FIRST.unpack_from(inode.data)
+        magic, entries, _, depth, _ = _HEADER.unpack_from(inode.data)
         if magic != _MAGIC or depth or entries > 2:
             return None
-        if entries == 1 and not first and count <= _INITIALISED and count * block >= size:
-            number = high << 32 | low
-            if number > tables.superblock.first and number * block + size <= tables.limit:
-                return Linear(
-                    size=size, logical=_ZERO, length=_ONE.pack(size), target=_ONE.pack(number * block)
-                )
-    elif size > 12 * block:
+    elif size > 12 * tables.superblock.block:
         return None
     try:
         rows = rows_of(inode, tables, size)

@@ -6,10 +6,21 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends.ext.content import layout_of, listed_layout, target_of
+from imgfs.backends.ext.blocks import single_extent
+from imgfs.backends.ext.content import EMPTY, layout_of, listed_layout, target_of
 from imgfs.backends.ext.deleted import Deleted
 from imgfs.backends.ext.directory import Damage, Found, Name, live_names
-from imgfs.backends.ext.inode import KIND_OF_TYPE, Inode, attr_of, read_inode
+from imgfs.backends.ext.inode import (
+    DATA,
+    FLAGS,
+    KIND_OF_TYPE,
+    UNUSUAL,
+    Inode,
+    attr_of,
+    attr_of_fields,
+    read_fields,
+    read_inode,
+)
 from imgfs.backends.ext.xattr import xattrs_of
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import PAGE_SECONDS
@@ -162,11 +173,18 @@ class ExtFiles:
         _, number, kind, name = found
         tables = self._tables
         try:
-            inode = read_inode(tables, number)
-            attr = attr_of(inode, tables, number)
+            fields = read_fields(tables, number)
+            attr = attr_of_fields(number, fields, tables, number)
         except (EvidenceError, NotFound) as why:
             kind = KIND_OF_TYPE.get(kind, Kind.REG)
             return Entry(name, Attr(kind=kind, inum=number, damaged=why.message))
-        if attr.kind == Kind.REG and not attr.damaged:
-            return Entry(name, attr, 0, listed_layout(inode, tables, attr.size))
-        return Entry(name, attr)
+        if attr.kind != Kind.REG or attr.damaged:
+            return Entry(name, attr)
+        size, flags = attr.size, fields[FLAGS]
+        if not size:
+            return Entry(name, attr, 0, EMPTY)
+        if not flags & UNUSUAL:
+            single = single_extent(flags, fields[DATA], size, tables)
+            if single is not None:
+                return Entry(name, attr, 0, (single,))
+        return Entry(name, attr, 0, listed_layout(read_inode(tables, number), tables, size))

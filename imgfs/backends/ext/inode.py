@@ -6,7 +6,7 @@ Source: Linux Documentation/filesystems/ext4, "Index Nodes", "Inode Size", "Inod
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imgfs.backends.ext.superblock import HUGE_FILE, LARGEDIR
 from imgfs.errors import Malformed
@@ -24,10 +24,11 @@ HUGE: Final = 0x40000  # i_blocks counts blocks of the file system
 EXTENTS: Final = 0x80000
 EA_INODE: Final = 0x200000
 INLINE: Final = 0x10000000
+UNUSUAL: Final = COMPRESSED | ENCRYPTED | INLINE  # content that i_block does not map
 
 FSCRYPT: Final = "encrypted (fscrypt)"
 _BASE: Final = struct.Struct("<HHIiiiIHHIII60sIIIIHHHHHH")
-_EXTRA: Final = struct.Struct("<HHIIIiI")  # i_extra_isize and what may follow
+_WHOLE: Final = struct.Struct(_BASE.format + "HHIIIiI")  # i_extra_isize and what may follow
 _NO_EXTRA: Final = (0, 0, 0, 0, 0, 0, 0)
 _KINDS: Final = {kind << 12: kind for kind in Kind}
 # "Directory Entries": file_type
@@ -40,7 +41,10 @@ KIND_OF_TYPE: Final = {
     6: Kind.SOCK,
     7: Kind.LNK,
 }
+_DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
+_RARE: Final = INLINE | ENCRYPTED
 _SECOND: Final = 10**9
+_EPOCH: Final = (1 << 32) * _SECOND  # what one of the two epoch bits of a time is worth
 
 
 class Inode(NamedTuple):
@@ -97,13 +101,24 @@ class Inode(NamedTuple):
         return not (self.flags & EXTENTS and self.data[:2] == b"\x0a\xf3")
 
 
+Fields = tuple[Any, ...]  # what Inode has from ``mode`` on, as a plain tuple: a page unpacks thousands
+
+
+FLAGS: Final = Inode._fields.index("flags") - 2
+DATA: Final = Inode._fields.index("data") - 2
+
+
+def read_fields(tables: Tables, number: int) -> Fields:
+    """Return the fields of an inode. Raises as ``Tables.located``."""
+    data, at = tables.located(number)
+    if tables.superblock.inode_size >= 256:
+        return _WHOLE.unpack_from(data, at)
+    return _BASE.unpack_from(data, at) + _NO_EXTRA
+
+
 def read_inode(tables: Tables, number: int) -> Inode:
     """Return an inode. Raises as ``Tables.located``."""
-    data, at = tables.located(number)
-    size = tables.superblock.inode_size
-    fields = _BASE.unpack_from(data, at)
-    extra = _EXTRA.unpack_from(data, at + 128) if size >= 152 else _NO_EXTRA
-    return Inode._make((number, data[at : at + size], *fields, *extra))
+    return Inode._make((number, tables.inode(number), *read_fields(tables, number)))
 
 
 def size_of(inode: Inode, tables: Tables) -> int:
@@ -127,59 +142,63 @@ def attr_of(inode: Inode, tables: Tables, inum: int, *, deleted: bool = False) -
     Raises:
         Malformed: the mode names no file type.
     """
-    kind = _KINDS.get(inode.mode & 0xF000)
+    return attr_of_fields(inode.number, inode[2:], tables, inum, deleted=deleted)
+
+
+def attr_of_fields(number: int, fields: Fields, tables: Tables, inum: int, *, deleted: bool = False) -> Attr:
+    """Return the attributes of inode ``number``; see ``attr_of``."""
+    (
+        mode, uid, size, atime, ctime, mtime, _, gid, links, sectors, flags, _, data, generation, _, size_high,
+        _, blocks_high, _, uid_high, gid_high, _, _, extra, _, ctime_extra, mtime_extra, atime_extra, crtime,
+        crtime_extra,
+    ) = fields  # fmt: skip
+    kind = _KINDS.get(mode & 0xF000)
     if kind is None:
-        raise Malformed(f"inode {inode.number}: mode {inode.mode:#o} is no file type")
-    damaged, size, flags = "", inode.size_low, inode.flags
-    if inode.size_high:
-        try:
-            size = size_of(inode, tables)
-        except Malformed as why:
-            damaged, size = why.message, 0
-    sectors = inode.blocks_low
-    if tables.superblock.ro_compat & HUGE_FILE:
-        sectors |= inode.blocks_high << 32
+        raise Malformed(f"inode {number}: mode {mode:#o} is no file type")
+    damaged, sb = "", tables.superblock
+    if size_high and (kind == Kind.REG or (kind == Kind.DIR and sb.incompat & LARGEDIR)):
+        size |= size_high << 32
+        if size > MAX_SIZE:
+            damaged, size = f"inode {number}: size {size}", 0
+    if sb.ro_compat & HUGE_FILE:
+        sectors |= blocks_high << 32
         if flags & HUGE:
-            sectors *= tables.superblock.block >> 9
-    if flags & INLINE and kind == Kind.REG:
-        sectors += (size + 511) >> 9  # as stat says of files, so that nobody takes them for holes
-    if flags & ENCRYPTED:
-        damaged = damaged or FSCRYPT
-    extra = inode.extra_size
-    c_ns, m_ns, a_ns, b_ns = inode.ctime * _SECOND, inode.mtime * _SECOND, inode.atime * _SECOND, None
-    if extra >= 8:
-        c_ns += _more(inode.ctime_extra)
-    if extra >= 12:
-        m_ns += _more(inode.mtime_extra)
-    if extra >= 16:
-        a_ns += _more(inode.atime_extra)
-    if extra >= 20:
-        b_ns = inode.crtime * _SECOND
-        if extra >= 24:
-            b_ns += _more(inode.crtime_extra)
+            sectors *= sb.block >> 9
+    if flags & _RARE:
+        if flags & INLINE and kind == Kind.REG:
+            sectors += (size + 511) >> 9  # as stat says of files, so that nobody takes them for holes
+        if flags & ENCRYPTED:
+            damaged = damaged or FSCRYPT
+    a_ns, c_ns, m_ns, b_ns = atime * _SECOND, ctime * _SECOND, mtime * _SECOND, None
+    if extra and extra <= sb.inode_size - 128:
+        if extra >= 8:
+            c_ns += (ctime_extra & 3) * _EPOCH + (ctime_extra >> 2)
+        if extra >= 12:
+            m_ns += (mtime_extra & 3) * _EPOCH + (mtime_extra >> 2)
+        if extra >= 16:
+            a_ns += (atime_extra & 3) * _EPOCH + (atime_extra >> 2)
+        if extra >= 20:
+            b_ns = crtime * _SECOND
+            if extra >= 24:
+                b_ns += (crtime_extra & 3) * _EPOCH + (crtime_extra >> 2)
     return Attr(
         kind=kind,
         inum=inum,
-        generation=inode.generation,
+        generation=generation,
         size=size,
-        allocated=min(sectors << 9, MAX_SIZE),
-        mode=inode.mode & 0o7777,
-        uid=inode.uid_low | inode.uid_high << 16,
-        gid=inode.gid_low | inode.gid_high << 16,
-        nlink=inode.links,
+        allocated=min(sectors << 9, MAX_SIZE) if sectors else 0,
+        mode=mode & 0o7777,
+        uid=uid | uid_high << 16,
+        gid=gid | gid_high << 16,
+        nlink=links,
         m_ns=m_ns,
         a_ns=a_ns,
         c_ns=c_ns,
         b_ns=b_ns,
-        rdev=_device(inode.data) if kind in (Kind.CHR, Kind.BLK) else 0,
-        deleted=deleted or not inode.links,
+        rdev=_device(data) if kind in _DEVICES else 0,
+        deleted=deleted or not links,
         damaged=damaged,
     )
-
-
-def _more(extra: int) -> int:
-    """Return what the second field of a time adds: two bits of epoch, thirty of nanoseconds."""
-    return ((extra & 3) << 32) * _SECOND + (extra >> 2)
 
 
 def _device(data: bytes) -> int:
