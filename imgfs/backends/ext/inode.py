@@ -148,9 +148,9 @@ def attr_of(inode: Inode, tables: Tables, inum: int, *, deleted: bool = False) -
 def attr_of_fields(number: int, fields: Fields, tables: Tables, inum: int, *, deleted: bool = False) -> Attr:
     """Return the attributes of inode ``number``; see ``attr_of``."""
     (
-        mode, uid, size, atime, ctime, mtime, _, gid, links, sectors, flags, _, data, generation, _, size_high,
-        _, blocks_high, _, uid_high, gid_high, _, _, extra, _, ctime_extra, mtime_extra, atime_extra, crtime,
-        crtime_extra,
+        mode, uid, size, atime, ctime, mtime, _, gid, links, sectors, flags, _, data, generation, _,
+        size_high, _, blocks_high, _, uid_high, gid_high, _, _, extra, _, ctime_extra, mtime_extra,
+        atime_extra, crtime, crtime_extra,
     ) = fields  # fmt: skip
     kind = _KINDS.get(mode & 0xF000)
     if kind is None:
