@@ -1,0 +1,231 @@
+"""Deleted entries: a lazy mirror of the live directories with what was deleted in them.
+
+Numbers are positions: ``inode << 30`` is a live directory seen from here, ``inode << 30 | at / 4 + 1``
+the entry at byte ``at`` of the directory ``inode``, ``ORPHANS`` the directory of nameless inodes,
+``ORPHANS | inode`` one of them. A cycle of deleted directories repeats a number, because positions are
+finite: whoever looks at the numbers of ancestors ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from imgfs.backends.ext.content import EMPTY, layout_of, listed_layout, target_of
+from imgfs.backends.ext.directory import Damage, Name, deleted_names, live_names
+from imgfs.backends.ext.inode import KIND_OF_TYPE, Inode, attr_of, read_inode
+from imgfs.backends.ext.orphans import Orphans
+from imgfs.backends.ext.xattr import xattrs_of
+from imgfs.errors import EvidenceError, NotFound
+from imgfs.limits import PAGE_SECONDS
+from imgfs.model import Attr, Entry, Kind, Layout, Page
+
+if TYPE_CHECKING:
+    from imgfs.backends.ext.tables import Tables
+
+SHIFT: Final = 30  # positions of one directory: 4 GiB of it
+ORPHANS: Final = 1 << 62
+_POSITION: Final = (1 << SHIFT) - 1
+_KEPT: Final = 8
+_NAMES_MAX: Final = 1_000_000  # of one directory
+_REUSED: Final = "the inode belongs to another file now"
+_CLEARED: Final = "the entry no longer says which inode it named"
+_WIPED: Final = "the inode holds nothing any more"
+
+_Row = tuple[int, Name, bool]  # number here, entry, whether it is a live directory
+
+
+class _Listing:
+    """What a directory shows here."""
+
+    __slots__ = ("damaged", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[_Row] = []
+        self.damaged = ""
+
+
+class Deleted:
+    """The deleted tree of one file system."""
+
+    __slots__ = ("_kept", "_orphans", "_root", "_tables")
+
+    def __init__(self, tables: Tables, root: int) -> None:
+        self._tables = tables
+        self._root = root
+        self._kept: OrderedDict[int, _Listing] = OrderedDict()
+        self._orphans = Orphans(tables)
+
+    def list(self, inum: int, cursor: int, limit: int) -> Page:
+        """Return a page of a directory of this tree."""
+        if inum == ORPHANS:
+            return self._list_orphans(cursor, limit)
+        listing = self._listing(inum)
+        deadline = time.monotonic() + PAGE_SECONDS
+        entries: list[Entry] = []
+        at = cursor
+        for number, found, live in listing.rows[cursor : cursor + limit]:
+            entries.append(self._mirror(number, found) if live else self._entry(number, found))
+            at += 1
+            if not at & 63 and time.monotonic() > deadline:
+                break
+        ended = at >= len(listing.rows)
+        if inum == self._root << SHIFT and ended and len(entries) < limit:
+            entries.append(Entry(b"$Orphans", _orphans_attr()))
+        elif inum == self._root << SHIFT:
+            ended = False  # the next page holds what is always last
+        return Page(entries, -1 if ended else at, listing.damaged if ended else "")
+
+    def stat(self, inum: int) -> Attr:
+        """Return the attributes of an entry of this tree."""
+        if inum == ORPHANS:
+            return _orphans_attr()
+        if inum > ORPHANS:
+            return self._orphan(self._orphan_inode(inum)).attr
+        if not inum & _POSITION:
+            return attr_of(self._live_directory(inum >> SHIFT), self._tables, inum)
+        return self._entry(inum, self._named(inum)).attr
+
+    def layout(self, inum: int) -> tuple[Layout, ...]:
+        """Say where the bytes of a deleted file lie; of one whose inode was reused nothing is known."""
+        inode = self._inode(inum)
+        return EMPTY if inode is None else layout_of(inode, self._tables, deleted=True)
+
+    def link(self, inum: int) -> bytes:
+        """Return the target of a deleted symbolic link. Raises NotFound when its inode was reused."""
+        inode = self._inode(inum)
+        if inode is None:
+            raise NotFound(f"deleted entry {inum} has no inode")
+        return target_of(inode, self._tables)
+
+    def xattrs(self, inum: int) -> dict[bytes, bytes]:
+        """Return extended attributes as far as the inode has any."""
+        inode = self._inode(inum)
+        return {} if inode is None else xattrs_of(inode, self._tables)
+
+    def _inode(self, inum: int) -> Inode | None:
+        """Return the inode behind a number, None when it belongs to somebody else by now."""
+        if inum == ORPHANS:
+            return None
+        if inum > ORPHANS:
+            return self._orphan_inode(inum)
+        if not inum & _POSITION:
+            return self._live_directory(inum >> SHIFT)
+        inode = self._freed(self._named(inum).inode)
+        return inode if isinstance(inode, Inode) else None
+
+    def _live_directory(self, number: int) -> Inode:
+        inode = read_inode(self._tables, number)
+        if inode.kind != Kind.DIR:
+            raise NotFound(f"inode {number} is no directory")
+        return inode
+
+    def _orphan_inode(self, inum: int) -> Inode:
+        inode = self._orphans.inode(inum - ORPHANS)
+        if inode is None:
+            raise NotFound(f"inode {inum - ORPHANS} is no orphan")
+        return inode
+
+    def _freed(self, number: int) -> Inode | str:
+        """Return an inode that belongs to nobody, else why there is none."""
+        if not number:
+            return _CLEARED
+        try:
+            inode = read_inode(self._tables, number)
+            if inode.links and self._tables.is_allocated(number):
+                return _REUSED
+        except (EvidenceError, NotFound) as why:
+            return why.message
+        return inode if inode.kind is not None else _WIPED
+
+    def _entry(self, inum: int, found: Name) -> Entry:
+        inode = self._freed(found.inode)
+        if isinstance(inode, str):
+            kind = KIND_OF_TYPE.get(found.type, Kind.REG)
+            if kind == Kind.LNK:
+                kind = Kind.REG  # it could not be followed, and its target is gone
+            return Entry(found.name, Attr(kind=kind, inum=inum, nlink=0, deleted=True, damaged=inode))
+        return self._describe(inode, inum, found.name)
+
+    def _describe(self, inode: Inode, inum: int, name: bytes) -> Entry:
+        attr = attr_of(inode, self._tables, inum, deleted=True)
+        if attr.kind == Kind.REG and not attr.size:
+            return Entry(name, attr, 0, listed_layout(inode, self._tables, 0))
+        return Entry(name, attr)
+
+    def _mirror(self, inum: int, found: Name) -> Entry:
+        try:
+            attr = attr_of(read_inode(self._tables, found.inode), self._tables, inum)
+        except (EvidenceError, NotFound) as why:
+            attr = Attr(kind=Kind.DIR, inum=inum, damaged=why.message)
+        return Entry(found.name, attr)
+
+    def _named(self, inum: int) -> Name:
+        """Return the entry at a position. Raises NotFound when there is none."""
+        if 0 < inum < ORPHANS:
+            directory = read_inode(self._tables, inum >> SHIFT)
+            if directory.kind == Kind.DIR:
+                at = ((inum & _POSITION) - 1) * 4
+                sources = [deleted_names(directory, self._tables)]
+                if not directory.links:
+                    sources.append(live_names(directory, self._tables))
+                for source in sources:
+                    for found in source:
+                        if isinstance(found, Name) and found.at == at:
+                            return found
+        raise NotFound(f"deleted entry {inum}")
+
+    def _listing(self, inum: int) -> _Listing:
+        kept = self._kept.get(inum)
+        if kept is not None:
+            self._kept.move_to_end(inum)
+            return kept
+        listing = _Listing()
+        deleted = bool(inum & _POSITION) or inum > ORPHANS
+        inode = self._inode(inum) if inum >= 0 else None
+        if inode is None or inode.kind != Kind.DIR:
+            raise NotFound(f"deleted entry {inum} is no directory")
+        base = inode.number << SHIFT
+        alive: set[tuple[int, bytes]] = set()
+        for found in live_names(inode, self._tables):
+            if isinstance(found, Damage):
+                listing.damaged = listing.damaged or found.text
+            elif found is not None and deleted:
+                listing.rows.append((base | found.at // 4 + 1, found, False))
+            elif found is not None:
+                alive.add((found.inode, found.name))
+                if self._is_directory(found):
+                    listing.rows.append((found.inode << SHIFT, found, True))
+            if len(listing.rows) + len(alive) > _NAMES_MAX:
+                listing.damaged = f"more than {_NAMES_MAX} names"
+                break
+        for found in deleted_names(inode, self._tables):
+            if not isinstance(found, Name) or (found.inode, found.name) in alive:
+                continue  # growing a hash tree moves entries and leaves copies behind
+            if found.at // 4 >= _POSITION or len(listing.rows) > _NAMES_MAX:
+                break
+            listing.rows.append((base | found.at // 4 + 1, found, False))
+        while len(self._kept) >= _KEPT:
+            self._kept.popitem(last=False)
+        self._kept[inum] = listing
+        return listing
+
+    def _is_directory(self, found: Name) -> bool:
+        if found.type:
+            return KIND_OF_TYPE.get(found.type) == Kind.DIR
+        try:
+            return read_inode(self._tables, found.inode).kind == Kind.DIR
+        except (EvidenceError, NotFound):
+            return False
+
+    def _list_orphans(self, cursor: int, limit: int) -> Page:
+        inodes, following = self._orphans.page(cursor, limit, time.monotonic() + PAGE_SECONDS)
+        return Page([self._orphan(inode) for inode in inodes], following)
+
+    def _orphan(self, inode: Inode) -> Entry:
+        return self._describe(inode, ORPHANS | inode.number, b"%d" % inode.number)
+
+
+def _orphans_attr() -> Attr:
+    return Attr(kind=Kind.DIR, inum=ORPHANS, mode=0o555, deleted=True)

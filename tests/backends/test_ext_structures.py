@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import lzma
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imgfs.backends.ext.blocks import rows_of
+from imgfs.backends.ext.inode import EXTENTS, Inode, read_inode
+from imgfs.backends.ext.superblock import read_superblock
+from imgfs.backends.ext.tables import Tables
+from imgfs.errors import EvidenceError, NotSupported
+from imgfs.model import HOLE, LOST, Entry, Kind
+from imgfs.testing.fakes import FileReader, MemoryReader
+from imgfs.testing.files import content, open_files, walk
+from tests.backends.extimages import make
+from tests.backends.tskimages import need, noise, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK = 1024
+
+
+class CountingReader(MemoryReader):
+    """Counts the bytes that were asked for."""
+
+    asked = 0
+
+    def read(self, start: int, length: int) -> bytes:
+        self.asked += length
+        return super().read(start, length)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return an empty ext4 of blocks of 1 KiB; everything from block 1000 on is free."""
+    folder = tmp_path_factory.mktemp("ext")
+    image = make(folder / "ext.img", "-t", "ext4", "-b", "1024", "-O", "^has_journal", size=4 << 20)
+    return image.read_bytes()
+
+
+@pytest.fixture
+def tables(empty: bytes) -> Tables:
+    return tables_of(empty)
+
+
+def tables_of(data: bytes) -> Tables:
+    reader = CountingReader(data)
+    return Tables(reader, read_superblock(reader))
+
+
+def inode_with(tables: Tables, data: bytes, flags: int = 0) -> Inode:
+    return read_inode(tables, 2)._replace(data=data.ljust(60, b"\0"), flags=flags, mode=0o100644)
+
+
+def header(entries: int, depth: int) -> bytes:
+    return struct.pack("<HHHHI", 0xF30A, entries, 4, depth, 0)
+
+
+def leaf(first: int, count: int, start: int) -> bytes:
+    return struct.pack("<IHHI", first, count, start >> 32, start & 0xFFFFFFFF)
+
+
+def index(first: int, child: int) -> bytes:
+    return struct.pack("<IIHH", first, child & 0xFFFFFFFF, child >> 32, 0)
+
+
+def with_blocks(data: bytes, blocks: dict[int, bytes]) -> Tables:
+    copy = bytearray(data)
+    for number, block in blocks.items():
+        copy[number * BLOCK : number * BLOCK + len(block)] = block
+    return tables_of(bytes(copy))
+
+
+def test_unwritten_extents_and_gaps_are_holes(tables: Tables) -> None:
+    data = header(3, 0) + leaf(1, 2, 2000) + leaf(3, 0x8000 + 2, 2002) + leaf(7, 1, 2010)
+    rows = rows_of(inode_with(tables, data, EXTENTS), tables, 8 * BLOCK - 5)
+    assert rows == [
+        (0, BLOCK, HOLE),
+        (BLOCK, 2 * BLOCK, 2000 * BLOCK),
+        (3 * BLOCK, 4 * BLOCK, HOLE),
+        (7 * BLOCK, BLOCK - 5, 2010 * BLOCK),
+    ]
+
+
+def test_longest_extent_is_initialised(tables: Tables) -> None:
+    rows = rows_of(inode_with(tables, header(1, 0) + leaf(0, 0x8000, 2000), EXTENTS), tables, 10 * BLOCK)
+    assert rows == [(0, 10 * BLOCK, 2000 * BLOCK)]
+
+
+def test_extents_beyond_the_end_are_lost(tables: Tables) -> None:
+    inode = inode_with(tables, header(2, 0) + leaf(0, 8, 4090) + leaf(8, 1, 1 << 40), EXTENTS)
+    assert rows_of(inode, tables, 9 * BLOCK) == [(0, 6 * BLOCK, 4090 * BLOCK), (6 * BLOCK, 3 * BLOCK, LOST)]
+
+
+def test_superblock_is_no_content(tables: Tables) -> None:
+    assert rows_of(inode_with(tables, header(1, 0) + leaf(0, 2, 1), EXTENTS), tables, 100) == [(0, 100, LOST)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0" * 60,
+        header(5, 0),
+        header(1, 6) + index(0, 2000),
+        header(2, 0) + leaf(5, 3, 2000) + leaf(6, 1, 2010),
+        header(2, 0) + leaf(5, 1, 2000) + leaf(1, 1, 2010),
+        header(1, 0) + leaf(0, 0, 2000),
+    ],
+    ids=["no header", "too many", "too deep", "overlap", "backwards", "empty"],
+)
+def test_root_that_contradicts_itself_is_malformed(tables: Tables, data: bytes) -> None:
+    with pytest.raises(EvidenceError):
+        rows_of(inode_with(tables, data, EXTENTS), tables, 100 * BLOCK)
+
+
+def test_damaged_node_loses_only_its_range(empty: bytes) -> None:
+    good = header(1, 0) + leaf(10, 5, 3000)
+    tables = with_blocks(empty, {2000: b"nothing", 2001: good})
+    root = header(3, 1) + index(0, 2000) + index(10, 2001) + index(20, 1 << 40)
+    assert rows_of(inode_with(tables, root, EXTENTS), tables, 30 * BLOCK) == [
+        (0, 10 * BLOCK, LOST),
+        (10 * BLOCK, 5 * BLOCK, 3000 * BLOCK),
+        (15 * BLOCK, 5 * BLOCK, HOLE),
+        (20 * BLOCK, 10 * BLOCK, LOST),
+    ]
+
+
+def test_tree_that_contains_itself_ends(empty: bytes) -> None:
+    node = header(2, 1) + index(0, 2000) + index(5, 2000)
+    tables = with_blocks(empty, {2000: node})
+    root = header(2, 2) + index(0, 2000) + index(50, 2000)
+    rows = rows_of(inode_with(tables, root, EXTENTS), tables, 100 * BLOCK)
+    assert rows == [(0, 100 * BLOCK, LOST)]
+    pointers = struct.pack("<256I", *[2000] * 256)
+    tables = with_blocks(empty, {2000: pointers})
+    mapped = inode_with(tables, struct.pack("<15I", *[0] * 14, 2000))
+    rows = rows_of(mapped, tables, 1 << 33)
+    assert {target for _, _, target in rows} == {HOLE, LOST}
+
+
+def test_work_follows_what_is_allocated(empty: bytes) -> None:
+    single, double = struct.pack("<I", 3000), struct.pack("<256I", *[0] * 255, 2000)
+    tables = with_blocks(empty, {2000: single, 2001: double, 2002: struct.pack("<256I", *[0] * 255, 2001)})
+    inode = inode_with(tables, struct.pack("<15I", *[0] * 14, 2002))
+    before = tables._reader.asked  # type: ignore[attr-defined]
+    rows = rows_of(inode, tables, 1 << 40)
+    assert tables._reader.asked - before == 3 * BLOCK  # type: ignore[attr-defined]
+    at = (12 + 256 + 256**2 + 255 * 256**2 + 255 * 256) * BLOCK
+    assert rows == [(0, at, HOLE), (at, BLOCK, 3000 * BLOCK), (at + BLOCK, (1 << 40) - at - BLOCK, HOLE)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sp70m_ext2_1k", "sp5g_ext3"])
+def test_sparse_files_cost_what_they_hold(corpus: Path, name: str) -> None:
+    data = lzma.decompress((corpus / "hostile" / f"{name}.img.xz").read_bytes())
+    reader = CountingReader(data)
+    files = open_files("ext", reader)
+    for tree in (0, 1):
+        for entry in walk(files, tree).values():
+            files.layout(tree, entry.attr.inum, 0)
+    assert reader.asked < 8 << 20
+    assert max(entry.attr.size for entry in walk(files).values()) > 70_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["names_ext4", "ext4_5", "ext4_790"])
+def test_hostile_images_are_walked(corpus: Path, name: str) -> None:
+    data = lzma.decompress((corpus / "hostile" / f"{name}.img.xz").read_bytes())
+    reader = MemoryReader(data)
+    files = open_files("ext", reader)
+    for tree in (0, 1):
+        entries = walk(files, tree)
+        assert len(entries) > (100 if tree == 0 else 3)
+        for entry in entries.values():
+            try:
+                content(files, reader, tree, entry)
+                files.xattrs(tree, entry.attr.inum)
+            except OSError:
+                continue
+            except EvidenceError:
+                continue
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Iterator[object]:
+    """Return a function that edits a file system with debugfs and opens it."""
+    need("mke2fs", "debugfs")
+    opened: list[FileReader] = []
+
+    def edit(*commands: str, options: tuple[str, ...] = ()) -> tuple[FileReader, object, dict[bytes, Entry]]:
+        tree = tmp_path / "tree"
+        (tree / "dir").mkdir(parents=True)
+        (tree / "dir" / "inner").write_bytes(noise(5000))
+        (tree / "file").write_bytes(noise(3000))
+        (tree / "link").symlink_to("file")
+        image, script = tmp_path / "ext.img", tmp_path / "script"
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", *options, "-d", tree, image, "4m")
+        script.write_text("\n".join(commands))
+        run("debugfs", "-w", "-f", script, image)
+        opened.append(FileReader(image))
+        files = open_files("ext", opened[-1])
+        return opened[-1], files, walk(files)
+
+    yield edit
+    for reader in opened:
+        reader.close()
+
+
+@pytest.mark.slow
+def test_encrypted_files_are_named_and_not_decoded(edited) -> None:
+    _, files, tree = edited("sif file flags 0x80800", "sif dir flags 0x80800", "sif link flags 0x800")
+    for name in (b"file", b"dir", b"link"):
+        assert "fscrypt" in tree[name].attr.damaged
+    assert b"dir/inner" in tree
+    with pytest.raises(NotSupported):
+        files.layout(0, tree[b"file"].attr.inum, 0)
+    with pytest.raises(NotSupported):
+        files.link(0, tree[b"link"].attr.inum)
+
+
+@pytest.mark.slow
+def test_entry_of_a_damaged_inode_is_listed(edited) -> None:
+    reader, _, tree = edited("sif file mode 0", "sif dir/inner size 0x7fffffffffffffff", "sif link size 5000")
+    assert tree[b"file"].attr.damaged
+    assert tree[b"file"].attr.kind == Kind.REG
+    assert tree[b"dir/inner"].attr.size == (1 << 63) - 1
+    files = open_files("ext", reader)
+    with pytest.raises(EvidenceError):
+        files.link(0, tree[b"link"].attr.inum)
+
+
+@pytest.mark.slow
+def test_unreplayed_journal_is_said(edited) -> None:
+    _, files, _ = edited("feature needs_recovery")
+    assert any("unreplayed journal" in note for note in files.info.notes)
+
+
+@pytest.mark.slow
+def test_damaged_attributes_are_said_and_the_rest_is_shown(edited) -> None:
+    _, files, tree = edited("ea_set file user.good value", "sif dir file_acl 3")
+    assert files.xattrs(0, tree[b"file"].attr.inum)[b"user.good"] == b"value"
+    assert list(files.xattrs(0, tree[b"dir"].attr.inum)) == [b"user.imgfs.xattrs_damaged"]
+
+
+@pytest.mark.slow
+def test_birth_is_the_one_debugfs_shows(edited) -> None:
+    _, _, tree = edited("sif file crtime @0x65000000", "sif file crtime_extra 0x00000018", options=("-I", "256"))
+    assert tree[b"file"].attr.b_ns == 0x65000000 * 10**9 + 6
+
+
+@pytest.mark.slow
+def test_volume_that_ends_early_loses_bytes_and_says_so(edited, tmp_path: Path) -> None:
+    reader, files, tree = edited()
+    layout = files.layout(0, tree[b"dir/inner"].attr.inum, 0)[0]
+    end = struct.unpack("=q", layout.target[:8])[0] + 1500
+    short = MemoryReader(reader.read(0, end))
+    again = open_files("ext", short)
+    assert any("the volume has" in note for note in again.info.notes)
+    with pytest.raises(OSError, match="lost"):
+        content(again, short, 0, tree[b"dir/inner"])
