@@ -122,11 +122,15 @@ class Volumes:
         base = place.options.base + volume.start
         inner = replace(place.at(str(volume.slot)), options=replace(place.options, base=base))
         found = await self._candidates(window, place, in_slot=True)
+        table = place.spec.steps[-1].backend
+        if not volume.start:
+            # the table itself lies at the start of this volume: found again, it would hold itself for ever
+            found = [b for b in found if b.name != table]
         kind = next((b.name for b in found if not b.by_trial), "")
         words = (volume.label, kind, volume.type_name, volume.type_id, "volume")
         name = f"{place.prefix}{volume.slot:02d}-{next(filter(None, map(names.slug, words)))}"
         layer = self._attempts.layers.add(
-            Layer(spec=str(inner.spec), backend=place.spec.steps[-1].backend, kind="volume")
+            Layer(spec=str(inner.spec), backend=table, kind="volume")
         )
         layer.volume(volume)
         folder = self._folder(window, inner, name, layer)
@@ -152,7 +156,7 @@ class Volumes:
         for backend in found:
             layer, answer = await self._attempts.open(backend, [source], place, "files")
             if answer is None:
-                if layer.state in ("unsupported", "locked"):
+                if layer.state in ("unsupported", "locked") and backend.exclusive:
                     volume.state, volume.needs = layer.state, layer.needs
                     return
                 continue
