@@ -62,9 +62,12 @@ def show(layers: list[Layer]) -> None:
             console.print(tree)
 
 
-def _place(layer: Layer) -> tuple[str, int, int]:
-    root = layer.spec.split("|")[0]
-    return root, layer.spec.count("|") if layer.kind in ("container", "table") else 99, layer.start
+_KINDS = ("container", "table", "volume", "files")
+
+
+def _place(layer: Layer) -> tuple[str, int, int, int]:
+    """Return the sort key: outer layers first, a table before its volumes, volumes as they lie."""
+    return layer.spec.split("|")[0], layer.spec.count("|"), _KINDS.index(layer.kind), layer.start
 
 
 def _parent(spec: str, known: dict[str, Any]) -> str:
