@@ -1,7 +1,7 @@
-"""``./dev bench``: sequential reading, walking and starting, with the null file system and peers in one run.
+"""``./dev bench``: sequential reading, walking and starting, with the null file system and peers.
 
-Every system is measured in turns, several rounds, cold: a fresh mount and, as root, dropped caches. What counts
-are the ratios. ``bench/README.md`` says what each number means.
+Every system is measured in turns, several rounds, cold: a fresh mount and, as root, dropped caches. What
+counts are the ratios. ``bench/README.md`` says what each number means.
 """
 
 from __future__ import annotations
@@ -216,8 +216,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     given = parser.parse_args()
     rounds, size, files = (1, 64, 2000) if given.quick else (given.rounds, given.size, given.files)
-    with tempfile.TemporaryDirectory(prefix="imgfs-bench-", dir="/var/tmp") as name:
-        folder = Path(name).resolve()
+    with tempfile.TemporaryDirectory(prefix="imgfs-bench-", dir="/var/tmp") as scratch:
+        folder = Path(scratch).resolve()
         media(folder / "media.dd", size * MIB)
         quiet(
             "ewfacquire", "-u", "-q", "-t", folder / "media", "-c", "fast", "-S", "8EiB", folder / "media.dd"

@@ -1,4 +1,4 @@
-"""The price of FUSE through this binding: a file of zeros and directories of made-up files, no work behind them.
+"""The price of FUSE through this binding: a file of zeros and made-up directories, no work behind them.
 
 ``python -m bench.baselines.null MOUNTPOINT SIZE DIRECTORIES FILES_EACH``
 """

@@ -50,7 +50,7 @@ def test_a_mount_point_that_was_there_stays(image: Path, point: Path) -> None:
 def test_mount_options_are_those_of_evidence(image: Path, point: Path) -> None:
     with mounted(image, at=point):
         line = next(x for x in Path("/proc/self/mountinfo").read_text().splitlines() if f" {point} " in x)
-        assert set(["ro", "nosuid", "nodev", "noexec"]) <= set(line.split()[5].split(","))
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(line.split()[5].split(","))
         assert " fuse.imgfs disk.dd " in line
         with pytest.raises(OSError, match="Read-only"):
             (point / "disk.dd/new").write_bytes(b"")

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH116, PTH208, PTH108, PLW0108, S606  # the system calls themselves are the point
+# ruff: noqa: PLW0108, S606  # the system calls themselves are the point
 """What a captured parser would try; run inside and outside the sandbox, one forked child each."""
 
 from __future__ import annotations
