@@ -18,7 +18,12 @@ from pathlib import Path
 
 LIST = Path(__file__).parent / "corpus-right.txt"
 EXCEPTIONS = Path(__file__).parent / "corpus-exceptions.toml"
-REASONS = {"truth": "the truth is at fault", "scope": "out of scope", "key": "the key is unknown", "damaged": "damaged"}
+REASONS = {
+    "truth": "the truth is at fault",
+    "scope": "out of scope",
+    "key": "the key is unknown",
+    "damaged": "damaged",
+}
 NEVER = {"wrong bytes", "hang", "stale", "no mount", "failed"}
 GOOD = {"right", "media"}
 SURVIVED = {"survived", "refused"}

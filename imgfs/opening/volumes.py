@@ -129,9 +129,7 @@ class Volumes:
         kind = next((b.name for b in found if not b.by_trial), "")
         words = (volume.label, kind, volume.type_name, volume.type_id, "volume")
         name = f"{place.prefix}{volume.slot:02d}-{next(filter(None, map(names.slug, words)))}"
-        layer = self._attempts.layers.add(
-            Layer(spec=str(inner.spec), backend=table, kind="volume")
-        )
+        layer = self._attempts.layers.add(Layer(spec=str(inner.spec), backend=table, kind="volume"))
         layer.volume(volume)
         folder = self._folder(window, inner, name, layer)
         tables = [b for b in found if b.role is not Role.FILES and not b.recognised]
