@@ -29,7 +29,9 @@ def disk(path: Path, size: int = 64 * MIB) -> Path:
 def sfdisk(path: Path, script: str) -> Path:
     """Write a table with sfdisk."""
     need("sfdisk")
-    subprocess.run(["sfdisk", "-q", path], input=script.encode(), capture_output=True, check=True, env={"PATH": PATH})
+    subprocess.run(
+        ["sfdisk", "-q", path], input=script.encode(), capture_output=True, check=True, env={"PATH": PATH}
+    )
     return path
 
 
@@ -37,7 +39,13 @@ def fdisk(path: Path, *words: str, sector: int = 512) -> Path:
     """Write a table with fdisk, one line of input after the other."""
     need("fdisk")
     command = ["fdisk", "-b", str(sector), path]
-    subprocess.run(command, input="\n".join([*words, "w", ""]).encode(), capture_output=True, check=True, env={"PATH": PATH})
+    subprocess.run(
+        command,
+        input="\n".join([*words, "w", ""]).encode(),
+        capture_output=True,
+        check=True,
+        env={"PATH": PATH},
+    )
     return path
 
 
@@ -57,7 +65,10 @@ def as_sfdisk_sees(path: Path) -> Ranges:
     listed = json.loads(run("sfdisk", "-J", path))["partitiontable"]
     sector = listed.get("sectorsize", 512)
     return {
-        int(row["node"].removeprefix(str(path))): (row["start"] * sector, (row["start"] + row["size"]) * sector)
+        int(row["node"].removeprefix(str(path))): (
+            row["start"] * sector,
+            (row["start"] + row["size"]) * sector,
+        )
         for row in listed.get("partitions", [])
     }
 
@@ -91,7 +102,12 @@ def gpt(count: int, *, sector: int = 512, used: int | None = None, length: int =
     for slot in range(used):
         start = first + slot * length
         name = f"slot {slot + 1}".encode("utf-16-le").ljust(72, b"\0")
-        entries += linux + uuid.UUID(int=slot + 1).bytes_le + struct.pack("<QQQ", start, start + length - 1, 0) + name
+        entries += (
+            linux
+            + uuid.UUID(int=slot + 1).bytes_le
+            + struct.pack("<QQQ", start, start + length - 1, 0)
+            + name
+        )
         truth[slot + 1] = (start * sector, (start + length) * sector)
     entries = entries.ljust(table_sectors * sector, b"\0")
 

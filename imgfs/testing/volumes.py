@@ -28,7 +28,9 @@ Ranges = dict[int, tuple[int, int]]  # slot -> [start, stop) in bytes
 class Damaged:
     """A reader that ends early or holds other bytes in places, and remembers what was read."""
 
-    def __init__(self, inner: MemoryReader, *, size: int = -1, changed: Mapping[int, bytes] | None = None) -> None:
+    def __init__(
+        self, inner: MemoryReader, *, size: int = -1, changed: Mapping[int, bytes] | None = None
+    ) -> None:
         self._inner = inner
         self._changed = changed or {}
         self.size = inner.size if size < 0 else size
@@ -122,11 +124,11 @@ def _open(name: str, reader: Damaged, options: Options) -> VolumeTable | Excepti
     return opened
 
 
-def _damages(
-    inner: MemoryReader, ranges: list[tuple[int, int]], seeds: int
-) -> Iterator[tuple[str, Damaged]]:
+def _damages(inner: MemoryReader, ranges: list[tuple[int, int]], seeds: int) -> Iterator[tuple[str, Damaged]]:
     """Return damaged forms: cut before, in and behind every structure; bits flipped, bytes lost in one."""
-    ends = {0, 1, inner.size - 1} | {end for start, stop in ranges for end in (start, (start + stop) // 2, stop)}
+    ends = {0, 1, inner.size - 1} | {
+        end for start, stop in ranges for end in (start, (start + stop) // 2, stop)
+    }
     rng = random.Random(0)
     for end in sorted(ends if len(ends) < seeds else rng.sample(sorted(ends), seeds)):
         yield f"cut to {end}", Damaged(inner, size=max(min(end, inner.size), 0))

@@ -45,7 +45,11 @@ def test_what_sfdisk_writes_is_read_as_others_read_it(tmp_path: Path) -> None:
     assert table.uuid == "1234abcd"
     assert table.volumes[0].unique_id == "1234abcd-01"
     assert (table.volumes[0].flags, table.volumes[0].type_name) == (0x80, "Linux")
-    inside = [gap for gap in gaps(table.volumes, 64 * MIB) if gap.stop > container.start and gap.start < container.stop]
+    inside = [
+        gap
+        for gap in gaps(table.volumes, 64 * MIB)
+        if gap.stop > container.start and gap.start < container.stop
+    ]
     assert len(inside) == 4, "what lies between the volumes of an extended slot is shown"
 
 
@@ -110,7 +114,10 @@ def test_noise_before_55aa_is_no_table() -> None:
 
 
 def chain(*links: tuple[int, int, int, int]) -> bytes:
-    """Return a disk whose extended slot begins at sector 8; links are (at, first, count, next), next 0 ends."""
+    """Return a disk whose extended slot begins at sector 8.
+
+    Links are (at, first, count, next); next 0 ends the chain.
+    """
     image = bytearray(boot_sector((0, 5, 8, 16384)) + bytes(9 * MIB))
     for at, first, count, following in links:
         record = boot_sector((0, 0x83, first, count), (0, 5, following, 4) if following else (0, 0, 0, 0))

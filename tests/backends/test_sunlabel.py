@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_what_parted_writes_is_read_as_others_read_it(tmp_path: Path) -> None:
-    path = parted(disk(tmp_path / "sun.img"), "mklabel", "sun", "mkpart", "1MiB", "20MiB", "mkpart", "20MiB", "50MiB")
+    path = parted(
+        disk(tmp_path / "sun.img"), "mklabel", "sun", "mkpart", "1MiB", "20MiB", "mkpart", "20MiB", "50MiB"
+    )
     listed = as_sfdisk_sees(path)
     table = check_volumes("sunlabel", path, {slot: r for slot, r in listed.items() if slot != 3})
     assert len(allocated(table)) == 2
