@@ -49,12 +49,13 @@ class _Listing:
 class Deleted:
     """The deleted tree of one file system."""
 
-    __slots__ = ("_kept", "_orphans", "_root", "_tables")
+    __slots__ = ("_kept", "_names", "_orphans", "_root", "_tables")
 
     def __init__(self, tables: Tables, root: int) -> None:
         self._tables = tables
         self._root = root
         self._kept: OrderedDict[int, _Listing] = OrderedDict()
+        self._names: dict[int, Name] = {}  # by number, of the directory last asked about
         self._orphans = Orphans(tables)
 
     def list(self, inum: int, cursor: int, limit: int) -> Page:
@@ -163,18 +164,30 @@ class Deleted:
 
     def _named(self, inum: int) -> Name:
         """Return the entry at a position. Raises NotFound when there is none."""
-        if 0 < inum < ORPHANS:
+        found = self._names.get(inum)
+        if found is None and 0 < inum < ORPHANS:
             directory = read_inode(self._tables, inum >> SHIFT)
             if directory.kind == Kind.DIR:
-                at = ((inum & _POSITION) - 1) * 4
-                sources = [deleted_names(directory, self._tables)]
-                if not directory.links:
-                    sources.append(live_names(directory, self._tables))
-                for source in sources:
-                    for found in source:
-                        if isinstance(found, Name) and found.at == at:
-                            return found
-        raise NotFound(f"deleted entry {inum}")
+                self._remember(directory)
+                found = self._names.get(inum)
+        if found is None:
+            raise NotFound(f"deleted entry {inum}")
+        return found
+
+    def _remember(self, directory: Inode) -> None:
+        """Keep all names a position of this directory may mean: one walk serves the questions to come."""
+        self._names.clear()
+        base = directory.number << SHIFT
+        sources = (deleted_names, live_names) if self._freed_directory(directory) else (deleted_names,)
+        for source in sources:
+            for found in source(directory, self._tables):
+                if isinstance(found, Name) and found.at // 4 < _POSITION:
+                    self._names.setdefault(base | found.at // 4 + 1, found)
+                if len(self._names) > _NAMES_MAX:
+                    return
+
+    def _freed_directory(self, directory: Inode) -> bool:
+        return isinstance(self._freed(directory.number), Inode)
 
     def _listing(self, inum: int) -> _Listing:
         kept = self._kept.get(inum)
