@@ -22,13 +22,18 @@ from imgfs.limits import PAGE_SECONDS
 from imgfs.model import Attr, Entry, Kind, Layout, Page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imgfs.backends.ext.tables import Tables
 
 SHIFT: Final = 30  # positions of one directory: 4 GiB of it
 ORPHANS: Final = 1 << 62
 _POSITION: Final = (1 << SHIFT) - 1
-_KEPT: Final = 8
+_KEPT: Final = 8  # directories
+_KEPT_ROWS: Final = 200_000  # beyond, older directories are dropped
 _NAMES_MAX: Final = 1_000_000  # of one directory
+_STEPS: Final = 16  # bits of a cursor that count pages without entries
+_OFTEN: Final = 1023  # names between two looks at the clock, less one
 _REUSED: Final = "the inode belongs to another file now"
 _CLEARED: Final = "the entry no longer says which inode it named"
 _WIPED: Final = "the inode holds nothing any more"
@@ -39,9 +44,10 @@ _Row = tuple[int, Name, bool]  # number here, entry, whether it is a live direct
 class _Listing:
     """What a directory shows here."""
 
-    __slots__ = ("damaged", "rows")
+    __slots__ = ("damaged", "rows", "source")
 
     def __init__(self) -> None:
+        self.source: Iterator[None] | None = None  # brings the rows, and ends when all are there
         self.rows: list[_Row] = []
         self.damaged = ""
 
@@ -59,24 +65,37 @@ class Deleted:
         self._orphans = Orphans(tables)
 
     def list(self, inum: int, cursor: int, limit: int) -> Page:
-        """Return a page of a directory of this tree."""
-        if inum == ORPHANS:
-            return self._list_orphans(cursor, limit)
-        listing = self._listing(inum)
+        """Return a page of a directory of this tree.
+
+        The cursor is the place of a row and, below, a count of pages that only brought names.
+        """
         deadline = time.monotonic() + PAGE_SECONDS
+        if inum == ORPHANS:
+            return self._list_orphans(cursor, limit, deadline)
+        listing = self._listing(inum)
+        if listing.source is not None:
+            try:
+                for _ in listing.source:
+                    if time.monotonic() > deadline:
+                        return Page([], cursor + 1)
+            except BaseException:
+                del self._kept[inum]  # a source that raised is exhausted: the next call starts over
+                raise
+            listing.source = None
+        at = cursor >> _STEPS
         entries: list[Entry] = []
-        at = cursor
-        for number, found, live in listing.rows[cursor : cursor + limit]:
+        for number, found, live in listing.rows[at : at + limit]:
             entries.append(self._mirror(number, found) if live else self._entry(number, found))
             at += 1
             if not at & 63 and time.monotonic() > deadline:
                 break
-        ended = at >= len(listing.rows)
-        if inum == self._root << SHIFT and ended and len(entries) < limit:
+        if at < len(listing.rows):
+            return Page(entries, at << _STEPS)
+        if inum == self._root << SHIFT:  # what is always last has a place of its own
+            if len(entries) >= limit:
+                return Page(entries, at << _STEPS)
             entries.append(Entry(b"$Orphans", _orphans_attr()))
-        elif inum == self._root << SHIFT:
-            ended = False  # the next page holds what is always last
-        return Page(entries, -1 if ended else at, listing.damaged if ended else "")
+        return Page(entries, -1, listing.damaged)
 
     def stat(self, inum: int) -> Attr:
         """Return the attributes of an entry of this tree."""
@@ -194,35 +213,46 @@ class Deleted:
         if kept is not None:
             self._kept.move_to_end(inum)
             return kept
-        listing = _Listing()
-        deleted = bool(inum & _POSITION) or inum > ORPHANS
         inode = self._inode(inum) if inum >= 0 else None
         if inode is None or inode.kind != Kind.DIR:
             raise NotFound(f"deleted entry {inum} is no directory")
-        base = inode.number << SHIFT
+        while self._kept and (
+            len(self._kept) >= _KEPT or sum(len(x.rows) for x in self._kept.values()) > _KEPT_ROWS
+        ):
+            self._kept.popitem(last=False)
+        listing = self._kept[inum] = _Listing()
+        listing.source = self._rows(inode, listing, deleted=bool(inum & _POSITION) or inum > ORPHANS)
+        return listing
+
+    def _rows(self, inode: Inode, listing: _Listing, *, deleted: bool) -> Iterator[None]:
+        """Put what a directory shows into a listing; yields now and then.
+
+        Of a live directory that is its directories and its deleted entries, of a deleted one all.
+        """
+        rows, base = listing.rows, inode.number << SHIFT
         alive: set[tuple[int, bytes]] = set()
-        for found in live_names(inode, self._tables):
+        for count, found in enumerate(live_names(inode, self._tables)):
             if isinstance(found, Damage):
                 listing.damaged = listing.damaged or found.text
             elif found is not None and deleted:
-                listing.rows.append((base | found.at // 4 + 1, found, False))
+                rows.append((base | found.at // 4 + 1, found, False))
             elif found is not None:
                 alive.add((found.inode, found.name))
                 if self._is_directory(found):
-                    listing.rows.append((found.inode << SHIFT, found, True))
-            if len(listing.rows) + len(alive) > _NAMES_MAX:
+                    rows.append((found.inode << SHIFT, found, True))
+            if len(rows) + len(alive) > _NAMES_MAX:
                 listing.damaged = f"more than {_NAMES_MAX} names"
                 break
-        for found in deleted_names(inode, self._tables):
+            if not count & _OFTEN:
+                yield
+        for count, found in enumerate(deleted_names(inode, self._tables)):
+            if not count & _OFTEN:
+                yield
             if not isinstance(found, Name) or (found.inode, found.name) in alive:
                 continue  # growing a hash tree moves entries and leaves copies behind
-            if found.at // 4 >= _POSITION or len(listing.rows) > _NAMES_MAX:
+            if found.at // 4 >= _POSITION or len(rows) > _NAMES_MAX:
                 break
-            listing.rows.append((base | found.at // 4 + 1, found, False))
-        while len(self._kept) >= _KEPT:
-            self._kept.popitem(last=False)
-        self._kept[inum] = listing
-        return listing
+            rows.append((base | found.at // 4 + 1, found, False))
 
     def _is_directory(self, found: Name) -> bool:
         if found.type:
@@ -232,8 +262,8 @@ class Deleted:
         except (EvidenceError, NotFound):
             return False
 
-    def _list_orphans(self, cursor: int, limit: int) -> Page:
-        inodes, following = self._orphans.page(cursor, limit, time.monotonic() + PAGE_SECONDS)
+    def _list_orphans(self, cursor: int, limit: int, deadline: float) -> Page:
+        inodes, following = self._orphans.page(cursor, limit, deadline)
         return Page([self._orphan(inode) for inode in inodes], following)
 
     def _orphan(self, inode: Inode) -> Entry:
