@@ -71,6 +71,7 @@ def test_deleted_names_and_bytes_are_those_of_tsk(tmp_path: Path, kind: str) -> 
     }
     for path, (inode, _) in theirs.items():
         entry = ours[path.encode()]
+        assert files.xattrs(1, entry.attr.inum)[b"user.imgfs.ext.inode"] == b"%d" % inode, path
         if entry.attr.kind != Kind.REG or entry.attr.damaged:
             continue
         wanted = subprocess.run(["icat", str(image), str(inode)], capture_output=True, check=True).stdout

@@ -120,9 +120,19 @@ class Deleted:
         return target_of(inode, self._tables)
 
     def xattrs(self, inum: int) -> dict[bytes, bytes]:
-        """Return extended attributes as far as the inode has any."""
+        """Return extended attributes as far as the inode has any, its number, and when it was freed.
+
+        Units: ``user.imgfs.ext.dtime`` seconds since 1970-01-01 UTC.
+        """
         inode = self._inode(inum)
-        return {} if inode is None else xattrs_of(inode, self._tables)
+        if inode is None:
+            number = 0 if inum == ORPHANS else self._named(inum).inode
+            return {b"user.imgfs.ext.inode": b"%d" % number} if number else {}
+        found = xattrs_of(inode, self._tables)
+        found[b"user.imgfs.ext.inode"] = b"%d" % inode.number
+        if inode.dtime:
+            found[b"user.imgfs.ext.dtime"] = b"%d" % inode.dtime
+        return found
 
     def _inode(self, inum: int) -> Inode | None:
         """Return the inode behind a number, None when it belongs to somebody else by now."""
