@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 ACL = b"\x02\0\0\0" + b"".join(
     tag.to_bytes(2, "little") + perm.to_bytes(2, "little") + who.to_bytes(4, "little")
-    for tag, perm, who in ((1, 6, 0xFFFFFFFF), (2, 7, 70_001), (4, 4, 0xFFFFFFFF), (0x10, 7, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF))
+    for tag, perm, who in (
+        (1, 6, 0xFFFFFFFF),
+        (2, 7, 70_001),
+        (4, 4, 0xFFFFFFFF),
+        (0x10, 7, 0xFFFFFFFF),
+        (0x20, 0, 0xFFFFFFFF),
+    )
 )
 
 
@@ -53,7 +59,10 @@ def attached(image: Path, where: Path, *options: str) -> Iterator[Path]:
         pytest.skip("mounting needs root")
     where.mkdir(exist_ok=True)
     done = subprocess.run(
-        ["mount", "-t", "ext4", "-o", ",".join(("loop", *options)), image, where], capture_output=True, text=True, check=False
+        ["mount", "-t", "ext4", "-o", ",".join(("loop", *options)), image, where],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip(f"the kernel does not mount this: {done.stderr.strip()[:200]}")
@@ -66,7 +75,11 @@ def attached(image: Path, where: Path, *options: str) -> Iterator[Path]:
 def fill(where: Path) -> None:
     """Write one of everything a file system may hold."""
     plant(where)
-    plant(where, {b"many": None} | {b"many/file %04d with a longer name" % n: b"%d\n" % n * (n % 7) for n in range(300)})
+    plant(
+        where,
+        {b"many": None}
+        | {b"many/file %04d with a longer name" % n: b"%d\n" % n * (n % 7) for n in range(300)},
+    )
     sparse_file(where / "sparse.bin", 9_000_000, noise(9000, 7), 5_000_001)
     sparse_file(where / "hole.bin", 3_000_000, b"", 0)
     with (where / "pieces.bin").open("wb") as file:  # more extents than an inode holds
@@ -85,7 +98,9 @@ def fill(where: Path) -> None:
     os.link(where / "small.txt", where / "hard")
     os.mkfifo(where / "fifo")
     for name, device in (("null", (1, 3)), ("disk", (8, 17)), ("wide", (300, 70_000))):
-        os.mknod(where / name, (stat.S_IFBLK if name == "disk" else stat.S_IFCHR) | 0o640, os.makedev(*device))
+        os.mknod(
+            where / name, (stat.S_IFBLK if name == "disk" else stat.S_IFCHR) | 0o640, os.makedev(*device)
+        )
     bound = socket.socket(socket.AF_UNIX)
     os.chdir(where)
     try:
@@ -157,6 +172,13 @@ def _same_attributes(path: bytes, entry: Entry, told: os.stat_result) -> None:
     assert (attr.damaged, attr.deleted) == ("", False), path
     assert attr.kind == Kind(told.st_mode >> 12), path
     ours = (attr.inum, attr.mode, attr.uid, attr.gid, attr.nlink, attr.rdev)
-    assert ours == (told.st_ino, told.st_mode & 0o7777, told.st_uid, told.st_gid, told.st_nlink, told.st_rdev), path
+    assert ours == (
+        told.st_ino,
+        told.st_mode & 0o7777,
+        told.st_uid,
+        told.st_gid,
+        told.st_nlink,
+        told.st_rdev,
+    ), path
     assert (attr.size, attr.allocated) == (told.st_size, told.st_blocks * 512), path
     assert (attr.m_ns, attr.a_ns, attr.c_ns) == (told.st_mtime_ns, told.st_atime_ns, told.st_ctime_ns), path

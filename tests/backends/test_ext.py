@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,8 +48,6 @@ def test_what_the_kernel_shows_is_shown(tmp_path: Path, name: str) -> None:
             for number in range(12):  # more than i_block holds, less than the inode
                 (small / f"entry{number}").write_bytes(b"x" * (number * 15))
         if "ea-inode" in name:
-            import os
-
             os.setxattr(where / "large.bin", b"user.large", b"0123456789abcdef" * 3000)
     with attached(image, tmp_path / "mnt", "ro") as where:
         wanted = look(where)
@@ -56,7 +55,11 @@ def test_what_the_kernel_shows_is_shown(tmp_path: Path, name: str) -> None:
     reader = FileReader(image)
     info = open_files("ext", reader).info
     reader.close()
-    told = dict(line.split("=", 1) for line in run("blkid", "-p", "-o", "export", image).replace("\\", "").splitlines() if "=" in line)
+    told = dict(
+        line.split("=", 1)
+        for line in run("blkid", "-p", "-o", "export", image).replace("\\", "").splitlines()
+        if "=" in line
+    )
     assert (info.type, info.label, info.uuid) == (told["TYPE"], told["LABEL"], told["UUID"])
     assert info.block == int(told["BLOCK_SIZE"])
     assert info.notes == ()
@@ -104,7 +107,9 @@ def test_copy_of_a_damaged_superblock_is_used(tmp_path: Path, block: int) -> Non
     tree, image = tmp_path / "tree", tmp_path / "ext.img"
     tree.mkdir()
     truth = plant(tree)
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", block, "-d", tree, image, "160m" if block == 4096 else "24m")
+    run(
+        "mke2fs", "-q", "-F", "-t", "ext4", "-b", block, "-d", tree, image, "160m" if block == 4096 else "24m"
+    )
     with image.open("r+b") as file:
         file.seek(1024 + 24)
         file.write(b"\xff" * 20)  # block size, cluster size, blocks and inodes per group

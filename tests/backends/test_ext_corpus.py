@@ -22,7 +22,15 @@ from tests.conftest import shared
 if TYPE_CHECKING:
     from pathlib import Path
 
-KINDS = {"d": Kind.DIR, "f": Kind.REG, "l": Kind.LNK, "p": Kind.FIFO, "c": Kind.CHR, "b": Kind.BLK, "s": Kind.SOCK}
+KINDS = {
+    "d": Kind.DIR,
+    "f": Kind.REG,
+    "l": Kind.LNK,
+    "p": Kind.FIFO,
+    "c": Kind.CHR,
+    "b": Kind.BLK,
+    "s": Kind.SOCK,
+}
 # icat reads the blocks of this link, which has none: debugfs shows the target inside the inode, as we do
 WRONG_TRUTH = {("vstinner_hachoir/bsize-2048-isize-512.ext2.xz", "target")}
 
@@ -77,7 +85,12 @@ def test_corpus_is_read_as_others_read_it(corpus: Path, image: str) -> None:
             entry = tree[name.encode("utf-8", "surrogateescape")]
             attr = entry.attr
             assert attr.kind == KINDS[row["type"]], name
-            for key, ours in (("uid", attr.uid), ("gid", attr.gid), ("nlink", attr.nlink), ("ino", attr.inum)):
+            for key, ours in (
+                ("uid", attr.uid),
+                ("gid", attr.gid),
+                ("nlink", attr.nlink),
+                ("ino", attr.inum),
+            ):
                 assert key not in row or int(row[key]) == ours, (name, key)
             assert "mode" not in row or int(row["mode"], 8) & 0o7777 == attr.mode, name
             assert "mtime" not in row or int(row["mtime"]) == (attr.m_ns or 0) // 10**9, name

@@ -248,7 +248,9 @@ def test_damaged_attributes_are_said_and_the_rest_is_shown(edited) -> None:
 
 @pytest.mark.slow
 def test_birth_is_the_one_debugfs_shows(edited) -> None:
-    _, _, tree = edited("sif file crtime @0x65000000", "sif file crtime_extra 0x00000018", options=("-I", "256"))
+    _, _, tree = edited(
+        "sif file crtime @0x65000000", "sif file crtime_extra 0x00000018", options=("-I", "256")
+    )
     assert tree[b"file"].attr.b_ns == 0x65000000 * 10**9 + 6
 
 
@@ -262,3 +264,14 @@ def test_volume_that_ends_early_loses_bytes_and_says_so(edited, tmp_path: Path) 
     assert any("the volume has" in note for note in again.info.notes)
     with pytest.raises(OSError, match="lost"):
         content(again, short, 0, tree[b"dir/inner"])
+
+
+@pytest.mark.slow
+def test_times_beyond_the_scale_are_not_invented(edited) -> None:
+    _, _, tree = edited(
+        "sif file mtime_extra 0x00000003", "sif file atime_extra 0x00000005", options=("-I", "256")
+    )
+    attr = tree[b"file"].attr
+    assert attr.m_ns is None
+    assert "2262" in attr.damaged
+    assert (attr.a_ns or 0) > (1 << 32) * 10**9

@@ -22,13 +22,18 @@ from imgfs.limits import PAGE_SECONDS
 from imgfs.model import Attr, Entry, Kind, Layout, Page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imgfs.backends.ext.tables import Tables
 
 SHIFT: Final = 30  # positions of one directory: 4 GiB of it
 ORPHANS: Final = 1 << 62
 _POSITION: Final = (1 << SHIFT) - 1
-_KEPT: Final = 8
+_KEPT: Final = 8  # directories
+_KEPT_ROWS: Final = 200_000  # beyond, older directories are dropped
 _NAMES_MAX: Final = 1_000_000  # of one directory
+_STEPS: Final = 16  # bits of a cursor that count pages without entries
+_OFTEN: Final = 1023  # names between two looks at the clock, less one
 _REUSED: Final = "the inode belongs to another file now"
 _CLEARED: Final = "the entry no longer says which inode it named"
 _WIPED: Final = "the inode holds nothing any more"
@@ -39,9 +44,10 @@ _Row = tuple[int, Name, bool]  # number here, entry, whether it is a live direct
 class _Listing:
     """What a directory shows here."""
 
-    __slots__ = ("damaged", "rows")
+    __slots__ = ("damaged", "rows", "source")
 
     def __init__(self) -> None:
+        self.source: Iterator[None] | None = None  # brings the rows, and ends when all are there
         self.rows: list[_Row] = []
         self.damaged = ""
 
@@ -49,33 +55,47 @@ class _Listing:
 class Deleted:
     """The deleted tree of one file system."""
 
-    __slots__ = ("_kept", "_orphans", "_root", "_tables")
+    __slots__ = ("_kept", "_names", "_orphans", "_root", "_tables")
 
     def __init__(self, tables: Tables, root: int) -> None:
         self._tables = tables
         self._root = root
         self._kept: OrderedDict[int, _Listing] = OrderedDict()
+        self._names: dict[int, Name] = {}  # by number, of the directory last asked about
         self._orphans = Orphans(tables)
 
     def list(self, inum: int, cursor: int, limit: int) -> Page:
-        """Return a page of a directory of this tree."""
-        if inum == ORPHANS:
-            return self._list_orphans(cursor, limit)
-        listing = self._listing(inum)
+        """Return a page of a directory of this tree.
+
+        The cursor is the place of a row and, below, a count of pages that only brought names.
+        """
         deadline = time.monotonic() + PAGE_SECONDS
+        if inum == ORPHANS:
+            return self._list_orphans(cursor, limit, deadline)
+        listing = self._listing(inum)
+        if listing.source is not None:
+            try:
+                for _ in listing.source:
+                    if time.monotonic() > deadline:
+                        return Page([], cursor + 1)
+            except BaseException:
+                del self._kept[inum]  # a source that raised is exhausted: the next call starts over
+                raise
+            listing.source = None
+        at = cursor >> _STEPS
         entries: list[Entry] = []
-        at = cursor
-        for number, found, live in listing.rows[cursor : cursor + limit]:
+        for number, found, live in listing.rows[at : at + limit]:
             entries.append(self._mirror(number, found) if live else self._entry(number, found))
             at += 1
             if not at & 63 and time.monotonic() > deadline:
                 break
-        ended = at >= len(listing.rows)
-        if inum == self._root << SHIFT and ended and len(entries) < limit:
+        if at < len(listing.rows):
+            return Page(entries, at << _STEPS)
+        if inum == self._root << SHIFT:  # what is always last has a place of its own
+            if len(entries) >= limit:
+                return Page(entries, at << _STEPS)
             entries.append(Entry(b"$Orphans", _orphans_attr()))
-        elif inum == self._root << SHIFT:
-            ended = False  # the next page holds what is always last
-        return Page(entries, -1 if ended else at, listing.damaged if ended else "")
+        return Page(entries, -1, listing.damaged)
 
     def stat(self, inum: int) -> Attr:
         """Return the attributes of an entry of this tree."""
@@ -100,9 +120,19 @@ class Deleted:
         return target_of(inode, self._tables)
 
     def xattrs(self, inum: int) -> dict[bytes, bytes]:
-        """Return extended attributes as far as the inode has any."""
+        """Return extended attributes as far as the inode has any, its number, and when it was freed.
+
+        Units: ``user.imgfs.ext.dtime`` seconds since 1970-01-01 UTC.
+        """
         inode = self._inode(inum)
-        return {} if inode is None else xattrs_of(inode, self._tables)
+        if inode is None:
+            number = 0 if inum == ORPHANS else self._named(inum).inode
+            return {b"user.imgfs.ext.inode": b"%d" % number} if number else {}
+        found = xattrs_of(inode, self._tables)
+        found[b"user.imgfs.ext.inode"] = b"%d" % inode.number
+        if inode.dtime:
+            found[b"user.imgfs.ext.dtime"] = b"%d" % inode.dtime
+        return found
 
     def _inode(self, inum: int) -> Inode | None:
         """Return the inode behind a number, None when it belongs to somebody else by now."""
@@ -163,53 +193,76 @@ class Deleted:
 
     def _named(self, inum: int) -> Name:
         """Return the entry at a position. Raises NotFound when there is none."""
-        if 0 < inum < ORPHANS:
+        found = self._names.get(inum)
+        if found is None and 0 < inum < ORPHANS:
             directory = read_inode(self._tables, inum >> SHIFT)
             if directory.kind == Kind.DIR:
-                at = ((inum & _POSITION) - 1) * 4
-                sources = [deleted_names(directory, self._tables)]
-                if not directory.links:
-                    sources.append(live_names(directory, self._tables))
-                for source in sources:
-                    for found in source:
-                        if isinstance(found, Name) and found.at == at:
-                            return found
-        raise NotFound(f"deleted entry {inum}")
+                self._remember(directory)
+                found = self._names.get(inum)
+        if found is None:
+            raise NotFound(f"deleted entry {inum}")
+        return found
+
+    def _remember(self, directory: Inode) -> None:
+        """Keep all names a position of this directory may mean: one walk serves the questions to come."""
+        self._names.clear()
+        base = directory.number << SHIFT
+        sources = (deleted_names, live_names) if self._freed_directory(directory) else (deleted_names,)
+        for source in sources:
+            for found in source(directory, self._tables):
+                if isinstance(found, Name) and found.at // 4 < _POSITION:
+                    self._names.setdefault(base | found.at // 4 + 1, found)
+                if len(self._names) > _NAMES_MAX:
+                    return
+
+    def _freed_directory(self, directory: Inode) -> bool:
+        return isinstance(self._freed(directory.number), Inode)
 
     def _listing(self, inum: int) -> _Listing:
         kept = self._kept.get(inum)
         if kept is not None:
             self._kept.move_to_end(inum)
             return kept
-        listing = _Listing()
-        deleted = bool(inum & _POSITION) or inum > ORPHANS
         inode = self._inode(inum) if inum >= 0 else None
         if inode is None or inode.kind != Kind.DIR:
             raise NotFound(f"deleted entry {inum} is no directory")
-        base = inode.number << SHIFT
+        while self._kept and (
+            len(self._kept) >= _KEPT or sum(len(x.rows) for x in self._kept.values()) > _KEPT_ROWS
+        ):
+            self._kept.popitem(last=False)
+        listing = self._kept[inum] = _Listing()
+        listing.source = self._rows(inode, listing, deleted=bool(inum & _POSITION) or inum > ORPHANS)
+        return listing
+
+    def _rows(self, inode: Inode, listing: _Listing, *, deleted: bool) -> Iterator[None]:
+        """Put what a directory shows into a listing; yields now and then.
+
+        Of a live directory that is its directories and its deleted entries, of a deleted one all.
+        """
+        rows, base = listing.rows, inode.number << SHIFT
         alive: set[tuple[int, bytes]] = set()
-        for found in live_names(inode, self._tables):
+        for count, found in enumerate(live_names(inode, self._tables)):
             if isinstance(found, Damage):
                 listing.damaged = listing.damaged or found.text
             elif found is not None and deleted:
-                listing.rows.append((base | found.at // 4 + 1, found, False))
+                rows.append((base | found.at // 4 + 1, found, False))
             elif found is not None:
                 alive.add((found.inode, found.name))
                 if self._is_directory(found):
-                    listing.rows.append((found.inode << SHIFT, found, True))
-            if len(listing.rows) + len(alive) > _NAMES_MAX:
+                    rows.append((found.inode << SHIFT, found, True))
+            if len(rows) + len(alive) > _NAMES_MAX:
                 listing.damaged = f"more than {_NAMES_MAX} names"
                 break
-        for found in deleted_names(inode, self._tables):
+            if not count & _OFTEN:
+                yield
+        for count, found in enumerate(deleted_names(inode, self._tables)):
+            if not count & _OFTEN:
+                yield
             if not isinstance(found, Name) or (found.inode, found.name) in alive:
                 continue  # growing a hash tree moves entries and leaves copies behind
-            if found.at // 4 >= _POSITION or len(listing.rows) > _NAMES_MAX:
+            if found.at // 4 >= _POSITION or len(rows) > _NAMES_MAX:
                 break
-            listing.rows.append((base | found.at // 4 + 1, found, False))
-        while len(self._kept) >= _KEPT:
-            self._kept.popitem(last=False)
-        self._kept[inum] = listing
-        return listing
+            rows.append((base | found.at // 4 + 1, found, False))
 
     def _is_directory(self, found: Name) -> bool:
         if found.type:
@@ -219,8 +272,8 @@ class Deleted:
         except (EvidenceError, NotFound):
             return False
 
-    def _list_orphans(self, cursor: int, limit: int) -> Page:
-        inodes, following = self._orphans.page(cursor, limit, time.monotonic() + PAGE_SECONDS)
+    def _list_orphans(self, cursor: int, limit: int, deadline: float) -> Page:
+        inodes, following = self._orphans.page(cursor, limit, deadline)
         return Page([self._orphan(inode) for inode in inodes], following)
 
     def _orphan(self, inode: Inode) -> Entry:

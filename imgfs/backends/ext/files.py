@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ROOT: Final = 2  # "Special inodes"
 _KEPT_DIRECTORIES: Final = 16
 _KEPT_NAMES: Final = 400_000  # beyond, older directories are dropped
-_NAMES_MAX: Final = 4_000_000  # of one directory
+_NAMES_MAX: Final = 3_000_000  # of one directory: two thirds of a worker's memory
 _OFTEN: Final = 63  # entries between two looks at the clock, less one
 
 
