@@ -81,8 +81,12 @@ def _answers(mountpoint: Path) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process exists."""
-    return Path(f"/proc/{pid}").exists()
+    """Say whether a process runs; one that has ended and was not waited for yet does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
