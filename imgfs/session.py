@@ -133,14 +133,23 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
         evidence = await gather(fetcher, paths, raw=settings.overrule.raw)
         try:
             newest = max(e.files[0].identity[3] for e in evidence)
-            tree = Tree(raw_links=settings.raw_links, list_nested=settings.list_nested, m_ns=newest)
-            async with open_supervisor(
-                fetcher, unsafe_no_sandbox=settings.unsafe_no_sandbox, donate=donation
-            ) as supervisor:
+            async with (
+                open_supervisor(
+                    fetcher, unsafe_no_sandbox=settings.unsafe_no_sandbox, donate=donation
+                ) as supervisor,
+                trio.open_nursery() as nursery,
+            ):
+                tree = Tree(
+                    raw_links=settings.raw_links,
+                    list_nested=settings.list_nested,
+                    m_ns=newest,
+                    background=nursery.start_soon,
+                )
                 resolver = Resolver(tree, supervisor, fetcher, settings.overrule)
                 if settings.enter_nested:
                     tree.enter = resolver.enter
                 yield Session(tree, fetcher, supervisor, resolver, evidence)
+                nursery.cancel_scope.cancel()
         finally:
             for one in evidence:
                 one.close()

@@ -30,26 +30,31 @@ def entry(ino: Ino, attr: Attr, *, forever: bool, owner: Owner) -> pyfuse3.Entry
     recorded are shown as 0.
     """
     shown = pyfuse3.EntryAttributes()
+    size, allocated, nlink, kind = attr.size, attr.allocated, attr.nlink, attr.kind
     shown.st_ino = ino
-    shown.st_mode = attr.kind << 12 | attr.mode & 0o7777
-    shown.st_size = min(max(attr.size, 0), limits.MAX_SIZE)
-    shown.st_blocks = min(max((attr.allocated + 511) >> 9, 0), _I64)
+    shown.st_mode = kind << 12 | attr.mode & 0o7777
+    shown.st_size = size if 0 <= size <= limits.MAX_SIZE else _clamped(size, limits.MAX_SIZE)
+    shown.st_blocks = (
+        allocated if 0 <= allocated <= limits.MAX_SIZE else _clamped(allocated, _I64)
+    ) + 511 >> 9
     shown.st_blksize = _BLKSIZE
-    shown.st_nlink = min(max(attr.nlink, 0), _U32)
-    shown.st_rdev = attr.rdev & _U32 if attr.kind in (Kind.CHR, Kind.BLK) else 0
+    shown.st_nlink = nlink if 0 <= nlink <= _U32 else _clamped(nlink, _U32)
+    if kind is Kind.CHR or kind is Kind.BLK:
+        shown.st_rdev = attr.rdev & _U32
     if forever and ino >> 48:
         shown.st_uid = attr.uid & _U32
         shown.st_gid = attr.gid & _U32
     else:
         shown.st_uid = owner.uid
         shown.st_gid = owner.gid
-    shown.st_mtime_ns = _time(attr.m_ns)
-    shown.st_atime_ns = _time(attr.a_ns)
-    shown.st_ctime_ns = _time(attr.c_ns)
+    if attr.m_ns:
+        shown.st_mtime_ns = attr.m_ns if -_I64 <= attr.m_ns <= _I64 else _time(attr.m_ns)
+    if attr.a_ns:
+        shown.st_atime_ns = attr.a_ns if -_I64 <= attr.a_ns <= _I64 else _time(attr.a_ns)
+    if attr.c_ns:
+        shown.st_ctime_ns = attr.c_ns if -_I64 <= attr.c_ns <= _I64 else _time(attr.c_ns)
     shown.generation = attr.generation & _U32
-    timeout = limits.TTL_FOREVER if forever else limits.TTL_LATE
-    shown.attr_timeout = timeout
-    shown.entry_timeout = timeout
+    shown.attr_timeout = shown.entry_timeout = limits.TTL_FOREVER if forever else limits.TTL_LATE
     return shown
 
 
@@ -62,5 +67,9 @@ def absent(*, forever: bool) -> pyfuse3.EntryAttributes:
     return shown
 
 
-def _time(ns: int | None) -> int:
-    return 0 if ns is None else min(max(ns, -_I64), _I64)
+def _clamped(value: int, highest: int) -> int:
+    return min(max(value, 0), highest)
+
+
+def _time(ns: int) -> int:
+    return min(max(ns, -_I64), _I64)

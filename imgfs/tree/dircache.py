@@ -55,6 +55,11 @@ class Listing:
         self.complete = False
         self.damaged = ""
 
+    @property
+    def untouched(self) -> bool:
+        """Say whether nothing was read of it and nobody is reading."""
+        return not self.rows and not self.complete and self._loading is None
+
     async def grow(self) -> None:
         """Bring one more page, or wait for the task that is bringing it."""
         if self._loading is not None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from imgfs import limits
 from imgfs.block.build import build
-from imgfs.errors import IsADirectory, Malformed, NotADirectory, NotFound
-from imgfs.model import Attr, Entry, Kind
+from imgfs.errors import EvidenceError, IsADirectory, Malformed, NotADirectory, NotFound, WorkerError
+from imgfs.model import Attr, Entry, Ino, Kind
 from imgfs.tree import facts, links, names
+from imgfs.tree.inodes import LOW, SHIFT
 from imgfs.tree.nodes import Child
+from imgfs.tree.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imgfs.block.pieces import ByteSource
-    from imgfs.model import Ino, Layout, Page, Spec
+    from imgfs.model import Layout, Page, Spec
     from imgfs.tree.dircache import Listing
     from imgfs.tree.inodes import Address
     from imgfs.tree.nodes import Node
@@ -30,7 +33,7 @@ _XATTRS_KEPT = 64  # a getxattr follows its listxattr: the last few files suffic
 class FileSystem:
     """One opened file system: its worker's client, the bytes below it, and where it hangs."""
 
-    __slots__ = ("client", "damaged", "id", "source", "spec", "tree", "xattrs")
+    __slots__ = ("_walk", "client", "damaged", "id", "source", "spec", "tree", "xattrs")
 
     def __init__(self, tree: Tree, number: int, client: FilesClient, source: ByteSource, spec: Spec) -> None:
         self.tree = tree
@@ -38,6 +41,7 @@ class FileSystem:
         self.client = client
         self.source = source
         self.spec = spec
+        self._walk = Walk()
         self.damaged: dict[str, str] = {}  # listings that are not whole, by tree and number
         self.xattrs: OrderedDict[tuple[int, int, int], dict[bytes, bytes]] = OrderedDict()
 
@@ -51,6 +55,19 @@ class FileSystem:
         if page.damaged and len(self.damaged) < limits.EVENTS_KEPT:
             self.damaged[f"{self.client.info.trees[tree].name}/{inum}"] = page.damaged
         return page
+
+    def walked(self, inum: int, listing: Listing) -> None:
+        """Let the worker list ahead of a reader that walks the live tree."""
+        folders = [row.entry.attr.inum for row in listing.rows if row.entry.attr.kind is Kind.DIR]
+        ahead = self._walk.listed(inum, folders)
+        if ahead is not None:
+            self.tree.background(self._list_ahead, ahead)
+
+    async def _list_ahead(self, inum: int) -> None:
+        listing = self.listing(0, inum)
+        if listing.untouched:
+            with suppress(EvidenceError, WorkerError):  # whoever lists it will be told
+                await listing.grow()
 
     async def entry_attr(self, address: Address) -> Attr:
         """Return attributes from a cached listing, else from the worker."""
@@ -90,7 +107,7 @@ class FileSystem:
 class FsNode:
     """A file, directory or stream of the evidence."""
 
-    __slots__ = ("_listing", "address", "forever", "fs", "ino")
+    __slots__ = ("_listing", "_told", "address", "forever", "fs", "ino")
 
     def __init__(self, fs: FileSystem, ino: Ino, address: Address) -> None:
         self.fs = fs
@@ -98,6 +115,7 @@ class FsNode:
         self.address = address
         self.forever = True
         self._listing: Listing | None = None
+        self._told = False
 
     async def attr(self) -> Attr:
         """Return the attributes."""
@@ -136,11 +154,22 @@ class FsNode:
             return None
         listing = self._rows()
         if index < len(listing.rows):
+            if not self._told:
+                self._tell(listing)
             name, entry = listing.rows[index]
-            return Child(name, self.fs.tree.number(self, entry), entry.attr)
+            attr = entry.attr
+            if not self.address.tree and not entry.stream and attr.kind is Kind.REG and 0 < attr.inum <= LOW:
+                return Child(name, Ino(self.fs.id << SHIFT | attr.inum), attr)  # nearly all of them
+            return Child(name, self.fs.tree.number(self, entry), attr)
         if listing.complete:
             return self.fs.tree.nested_row(self, index - len(listing.rows))
         return None
+
+    def _tell(self, listing: Listing) -> None:
+        """Say once that this directory is being read from its start."""
+        self._told = True
+        if not self.address.tree:
+            self.fs.walked(self.address.inum, listing)
 
     async def more(self, index: int) -> bool:
         """List on until row ``index`` is there."""
@@ -150,6 +179,8 @@ class FsNode:
         await listing.at_least(index + 1)
         if index < len(listing.rows):
             return True
+        if not self._told:
+            self._tell(listing)
         return await self.fs.tree.list_nested(self, listing, index - len(listing.rows))
 
     @property

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from imgfs.model import Ino
 
 ALIAS: Final = 1 << 63
-_SHIFT: Final = 48
-_LOW: Final = (1 << _SHIFT) - 1
+SHIFT: Final = 48
+LOW: Final = (1 << SHIFT) - 1
 MAX_FILE_SYSTEMS: Final = (1 << 15) - 1
 
 
@@ -32,14 +32,14 @@ class Address(NamedTuple):
 
 def pack(address: Address) -> Ino | None:
     """Return the number that is the address, or None when it needs an alias."""
-    if address.tree or address.stream or address.position or not 0 < address.inum <= _LOW:
+    if address.tree or address.stream or address.position or not 0 < address.inum <= LOW:
         return None
-    return Ino(address.fs << _SHIFT | address.inum)
+    return Ino(address.fs << SHIFT | address.inum)
 
 
 def unpack(ino: Ino) -> tuple[int, int]:
     """Split a number that is no alias into (file system, number in the evidence)."""
-    return ino >> _SHIFT, ino & _LOW
+    return ino >> SHIFT, ino & LOW
 
 
 class Aliases:
@@ -65,8 +65,8 @@ class Aliases:
         known = self._number.get(address)
         if known is not None:
             return Ino(known)
-        number = ALIAS | (address.fs << _SHIFT) | (address.inum & _LOW)
-        if number in self._address or not address.inum & _LOW:
+        number = ALIAS | (address.fs << SHIFT) | (address.inum & LOW)
+        if number in self._address or not address.inum & LOW:
             number = self._fresh()
         self._address[number] = address
         self._number[address] = number

@@ -13,16 +13,19 @@ from typing import Final
 from imgfs import limits
 
 _AMBIGUOUS: Final = re.compile(rb"%(?=[0-9A-Fa-f]{2})|[/\0]")
+_SPECIAL: Final = re.compile(rb"[/%\0]").search
 _ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _WHOLE: Final = {b"": b"%", b"%": b"%25", b".": b"%2E", b"..": b"%2E%2E"}
 
 
 def escape(name: bytes) -> bytes:
     """Return the directory entry name: at most 1,024 bytes, free of slash and NUL, never a dot entry."""
+    if 2 < len(name) <= limits.MAX_NAME and _SPECIAL(name) is None:
+        return name  # nearly all of them: one pass over the bytes
     whole = _WHOLE.get(name)
     if whole is not None:
         return whole
-    if b"/" in name or b"%" in name or b"\0" in name:
+    if _SPECIAL(name) is not None:
         name = _AMBIGUOUS.sub(lambda m: b"%%%02X" % m.group()[0], name)
     if len(name) > limits.MAX_NAME:
         tail = b"~" + hashlib.sha256(name).hexdigest()[:8].encode()

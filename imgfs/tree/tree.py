@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from imgfs.worker.client import FilesClient
 
     # (source, address, name) -> the disk directory inside; None when it is no image
+    Background = Callable[[Callable[[int], Awaitable[None]], int], None]
     Enter = Callable[[ByteSource, str, bytes], Awaitable[Dir | None]]
+
+
+def _never(_work: Callable[[int], Awaitable[None]], _argument: int) -> None:
+    """Do nothing in the background."""
 
 
 class Tree:
@@ -41,12 +46,14 @@ class Tree:
         raw_links: bool = False,
         list_nested: bool = False,
         m_ns: int = 0,
+        background: Background | None = None,
     ) -> None:
         self.dircache = DirCache(directory_entries)
         self.layouts = LayoutCache(layout_bytes)
         self.raw_links = raw_links
         self.loops: set[Ino] = set()
         self.enter: Enter | None = None
+        self.background: Background = background or _never
         self._list_nested = list_nested
         self._static: dict[int, Dir | Raw | Blob] = {}
         self._file_systems: list[FileSystem] = []
