@@ -62,6 +62,7 @@ BACK_OFF_MAX: Final = 10.0
 SOURCE_READ_MAX: Final = 1 * MIB  # bytes of one read a worker may ask of its source
 
 # --- mount ----------------------------------------------------------------------------------------
+READ_AHEAD_KIB: Final = 1024  # the largest request FUSE carries: 256 pages
 TTL_FOREVER: Final = 30 * 86_400.0  # below a subvolume nothing changes
 TTL_LATE: Final = 1.0  # above it volumes appear late
 EVENTS_KEPT: Final = 10_000

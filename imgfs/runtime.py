@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +103,15 @@ def mounted() -> list[Mounted]:
         uid = next((int(o[8:]) for o in options.split(",") if o.startswith("user_id=")), -1)
         found.append(Mounted(unescape(left.split(" ")[4]), kind, unescape(source), uid))
     return found
+
+
+def set_read_ahead(mountpoint: str, kib: int) -> None:
+    """Set how much the kernel reads ahead of a mount, where we may. Units: KiB."""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        if unescape(fields[4]) == mountpoint:
+            with suppress(OSError):
+                Path(f"/sys/class/bdi/{fields[2]}/read_ahead_kb").write_text(f"{kib}\n")
 
 
 def unescape(text: str) -> str:

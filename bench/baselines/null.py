@@ -46,6 +46,10 @@ class Null(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: object = None) -> pyfuse3.EntryAttributes:
         if parent_inode == 1 and name == b"big":
             return self._attr(_BIG)
+        if parent_inode == 1 and name.startswith(b"d"):
+            return self._attr(_FOLDER + int(name[1:]))
+        if parent_inode != 1 and name.startswith(b"report_"):
+            return self._attr(_FILE + (parent_inode - _FOLDER) * self._each + int(name[7:13]))
         raise pyfuse3.FUSEError(2)
 
     async def opendir(self, inode: int, ctx: object) -> int:

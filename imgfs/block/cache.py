@@ -35,7 +35,7 @@ class _Flight:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.outcomes: dict[Unit, Outcome] = {}
+        self.outcomes: dict[int, Outcome] = {}  # by key
 
 
 class BlockCache:
@@ -68,8 +68,8 @@ class BlockCache:
         self._capacity = capacity
         self._decode = decode
         self._nursery = nursery
-        self._blocks: OrderedDict[Unit, bytes] = OrderedDict()
-        self._flights: dict[Unit, _Flight] = {}
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._flights: dict[int, _Flight] = {}
         self._used = 0
         self._hits = self._misses = self._joined = self._evicted = self._failed = 0
 
@@ -79,11 +79,11 @@ class BlockCache:
         Raises:
             trio.WouldBlock: it is not.
         """
-        block = self._blocks.get(unit)
+        block = self._blocks.get(unit.key)
         if block is None:
             raise trio.WouldBlock
         self._hits += 1
-        self._blocks.move_to_end(unit)
+        self._blocks.move_to_end(unit.key)
         return block
 
     async def get(self, unit: Unit) -> bytes:
@@ -92,33 +92,33 @@ class BlockCache:
         Raises:
             EvidenceError: the unit does not decode.
         """
-        return (await self.get_all([[unit]]))[unit]
+        return (await self.get_all([[unit]]))[unit.key]
 
-    async def get_all(self, batches: Iterable[Sequence[Unit]]) -> dict[Unit, bytes]:
-        """Return the blocks of all units; always a checkpoint. Each batch is decoded together.
+    async def get_all(self, batches: Iterable[Sequence[Unit]]) -> dict[int, bytes]:
+        """Return the blocks of all units by key; always a checkpoint. Each batch is decoded together.
 
         Raises:
             EvidenceError: a unit does not decode; the first one is named.
         """
-        blocks: dict[Unit, bytes] = {}
-        waiting: list[tuple[Unit, _Flight]] = []
+        blocks: dict[int, bytes] = {}
+        waiting: list[tuple[int, _Flight]] = []
         for batch in batches:
             self.prefetch(batch)
             for unit in batch:
-                flight = self._flights.get(unit)
+                flight = self._flights.get(unit.key)
                 if flight is not None:
                     self._joined += 1
-                    waiting.append((unit, flight))
+                    waiting.append((unit.key, flight))
                 else:
-                    blocks[unit] = self.get_nowait(unit)
+                    blocks[unit.key] = self.get_nowait(unit)
         if not waiting:
             await trio.lowlevel.checkpoint()
-        for unit, flight in waiting:
+        for key, flight in waiting:
             await flight.done.wait()
-            outcome = flight.outcomes[unit]
+            outcome = flight.outcomes[key]
             if isinstance(outcome, Exception):
                 raise outcome.with_traceback(None)  # one instance for all waiters: no growing trace
-            blocks[unit] = outcome
+            blocks[key] = outcome
         return blocks
 
     def prefetch(self, units: Sequence[Unit]) -> None:
@@ -128,19 +128,19 @@ class BlockCache:
             return
         self._misses += len(missing)
         flight = _Flight()
-        self._flights.update(dict.fromkeys(missing, flight))
+        self._flights.update(dict.fromkeys([unit.key for unit in missing], flight))
         self._nursery.start_soon(self._fly, missing, flight)
 
     def has(self, unit: Unit) -> bool:
         """Return whether a unit is held or being decoded."""
-        return unit in self._blocks or unit in self._flights
+        return unit.key in self._blocks or unit.key in self._flights
 
     def put(self, unit: Unit, block: bytes) -> None:
         """Keep a block that was decoded between two awaits, hence by nobody else."""
-        if unit in self._blocks or len(block) > self._capacity // limits.CACHE_LARGEST_SHARE:
+        if unit.key in self._blocks or len(block) > self._capacity // limits.CACHE_LARGEST_SHARE:
             return
         self._used += len(block)
-        self._blocks[unit] = block
+        self._blocks[unit.key] = block
         while self._used > self._capacity:
             _, gone = self._blocks.popitem(last=False)
             self._used -= len(gone)
@@ -181,9 +181,9 @@ class BlockCache:
         finally:
             if len(outcomes) != len(units):  # cancelled: the session ends
                 outcomes = [ImgfsError("the session ended during a read")] * len(units)
-            flight.outcomes.update(zip(units, outcomes, strict=True))
-            for unit, outcome in flight.outcomes.items():
-                del self._flights[unit]
+            flight.outcomes.update(zip([unit.key for unit in units], outcomes, strict=True))
+            for unit, outcome in zip(units, outcomes, strict=True):
+                del self._flights[unit.key]
                 if isinstance(outcome, bytes):
                     self.put(unit, outcome)
                 else:

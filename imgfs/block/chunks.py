@@ -13,7 +13,7 @@ from imgfs import limits
 from imgfs.block.codecs import DECODERS
 from imgfs.block.columns import column
 from imgfs.block.hostfile import HostFile
-from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Zeros
+from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Zeros, number
 from imgfs.errors import Malformed
 from imgfs.model import CODED, UNIT_HOLE, UNIT_LOST
 
@@ -41,6 +41,7 @@ class ChunkMap:
         "_ends",
         "_first",
         "_lowers",
+        "_number",
         "_recent",
         "_table",
         "_which",
@@ -65,6 +66,7 @@ class ChunkMap:
         self._table = table
         self._first, self._base, self._ends, self._which = columns
         self._lowers = lowers
+        self._number = number()
         self._recent: dict[int, StoredUnit] = {}
 
     @classmethod
@@ -158,7 +160,7 @@ class ChunkMap:
             stored: tuple[Piece, ...] = (Stored(lower, stored_at, end - stored_at),)
         else:
             stored = tuple(lower.plan(stored_at, end))
-        unit = StoredUnit(self, index, held, self._claim.codec, entry >= CODED, stored)
+        unit = StoredUnit(self._number | index, self, index, held, self._claim.codec, entry >= CODED, stored)
         if len(self._recent) >= _RECENT:
             self._recent.clear()
         self._recent[index] = unit

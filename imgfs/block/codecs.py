@@ -14,7 +14,7 @@ from imgfs.errors import BadUnit
 
 try:
     from isal.igzip_lib import IsalError
-    from isal.isal_zlib import decompressobj
+    from isal.isal_zlib import adler32, decompressobj
 except ImportError:  # no wheel for this machine: slower, same results
     from zlib import decompressobj  # type: ignore[assignment]
     from zlib import error as IsalError  # type: ignore[assignment]  # noqa: N812
@@ -48,7 +48,7 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
     for held in lengths:
         if len(stored) >= held + _CHECKSUM:
             checksum = int.from_bytes(stored[held : held + _CHECKSUM], "little")
-            if zlib.adler32(stored[:held]) == checksum:
+            if adler32(stored[:held]) == checksum:
                 return bytes(stored[:length])
     if len(stored) < length + _CHECKSUM:
         raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")

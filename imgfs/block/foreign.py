@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgfs import limits
-from imgfs.block.pieces import Coded, ForeignUnit
+from imgfs.block.pieces import Coded, ForeignUnit, number
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ class ForeignSource:
     Units: ``size`` bytes, ``unit`` bytes a unit; the last may be shorter.
     """
 
-    __slots__ = ("read", "size", "unit")
+    __slots__ = ("_number", "read", "size", "unit")
 
     def __init__(
         self, size: int, read: Callable[[int, int], Awaitable[bytes]], unit: int = limits.FOREIGN_UNIT
@@ -27,6 +27,7 @@ class ForeignSource:
         self.size = size
         self.read = read
         self.unit = unit
+        self._number = number()
 
     def plan(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie; see ``ByteSource``."""
@@ -36,6 +37,6 @@ class ForeignSource:
             index, skip = divmod(start, unit)
             held = min(unit, self.size - index * unit)
             taken = min(held - skip, stop - start)
-            pieces.append(Coded(ForeignUnit(self, index, held), skip, taken))
+            pieces.append(Coded(ForeignUnit(self._number | index, self, index, held), skip, taken))
             start += taken
         return pieces

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from imgfs.block.hostfile import HostFile
@@ -58,10 +59,22 @@ class Lost:
     why: str
 
 
+# Sources of units are numbered as they are made: number and index are a unit's key in the cache, and an
+# integer is hashed and compared without a call into Python.
+_SOURCES = count(1)
+KEY_SHIFT: Final = 40  # units of one source: 2^40 x 32 KiB is beyond every size
+
+
+def number() -> int:
+    """Return the number of a new source of units, shifted to where keys carry it."""
+    return next(_SOURCES) << KEY_SHIFT
+
+
 @dataclass(frozen=True, slots=True)
 class StoredUnit:
     """A unit kept as ``pieces`` (of the lower source) and turned into ``length`` bytes by ``codec``."""
 
+    key: int
     source: ByteSource
     index: int
     length: int
@@ -69,28 +82,15 @@ class StoredUnit:
     coded: bool  # False: stored plainly (a codec may still verify a checksum)
     pieces: tuple[Piece, ...]
 
-    def __eq__(self, other: object) -> bool:
-        """Compare by identity of the source and index: the rest follows from them."""
-        return isinstance(other, StoredUnit) and self.index == other.index and self.source is other.source
-
-    def __hash__(self) -> int:
-        return hash((id(self.source), self.index))
-
 
 @dataclass(frozen=True, slots=True)
 class ForeignUnit:
     """A unit only a worker can produce; ``source`` carries the coroutine function that reads it."""
 
+    key: int
     source: ByteSource
     index: int
     length: int
-
-    def __eq__(self, other: object) -> bool:
-        """Compare by identity of the source and index."""
-        return isinstance(other, ForeignUnit) and self.index == other.index and self.source is other.source
-
-    def __hash__(self) -> int:
-        return hash((id(self.source), self.index))
 
 
 @dataclass(frozen=True, slots=True)

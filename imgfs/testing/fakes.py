@@ -53,5 +53,9 @@ class FileReader(MemoryReader):
         return os.pread(self._fd, length, start)
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Close the file; a reader that nobody holds any more closes itself."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    __del__ = close

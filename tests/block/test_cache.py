@@ -51,13 +51,15 @@ async def test_every_get_is_the_block_or_its_failure_and_the_bounds_hold(seed) -
             own = random.Random(seed)
             for _ in range(60):
                 index = own.randrange(40)
-                unit = ForeignUnit(SOURCE, index, 1)
+                unit = ForeignUnit(index, SOURCE, index, 1)
                 with trio.CancelScope() as scope:
                     if own.randrange(10) == 0:
                         scope.cancel()
                     match own.randrange(3):
                         case 0:
-                            batch = [ForeignUnit(SOURCE, index + i, 1) for i in range(own.randrange(4))]
+                            batch = [
+                                ForeignUnit(index + i, SOURCE, index + i, 1) for i in range(own.randrange(4))
+                            ]
                             cache.prefetch(batch)
                         case 1:
                             try:
@@ -86,7 +88,7 @@ async def test_a_failure_is_shared_by_its_waiters_and_tried_again_by_later_ones(
 
         async def waiter() -> None:
             try:
-                await cache.get(ForeignUnit(SOURCE, 35, 1))
+                await cache.get(ForeignUnit(35, SOURCE, 35, 1))
             except BadUnit as why:
                 failures.append(why)
 
@@ -103,9 +105,9 @@ async def test_a_failure_is_shared_by_its_waiters_and_tried_again_by_later_ones(
 async def test_a_block_above_an_eighth_of_the_capacity_is_returned_and_not_kept() -> None:
     async with trio.open_nursery() as nursery:
         cache = BlockCache(8 * 20, Decoder(), nursery)
-        assert len(await cache.get(ForeignUnit(SOURCE, 11, 1))) == 21
+        assert len(await cache.get(ForeignUnit(11, SOURCE, 11, 1))) == 21
         assert cache.statistics().blocks == 0
-        await cache.get(ForeignUnit(SOURCE, 10, 1))
+        await cache.get(ForeignUnit(10, SOURCE, 10, 1))
         assert cache.statistics().used == 20
 
 
@@ -121,7 +123,7 @@ async def test_waiters_are_woken_when_the_session_ends() -> None:
 
             async def waiter() -> None:
                 with pytest.raises(ImgfsError, match="session"):
-                    await cache.get(ForeignUnit(SOURCE, 1, 1))
+                    await cache.get(ForeignUnit(1, SOURCE, 1, 1))
                 woken.set()
 
             outer.start_soon(waiter)
@@ -139,4 +141,4 @@ async def test_a_bug_in_a_decoder_reaches_the_waiter_and_not_the_nursery() -> No
     async with trio.open_nursery() as nursery:
         cache = BlockCache(100, broken, nursery)
         with pytest.raises(ZeroDivisionError):
-            await cache.get(ForeignUnit(SOURCE, 1, 1))
+            await cache.get(ForeignUnit(1, SOURCE, 1, 1))
