@@ -15,7 +15,13 @@ from tests.backends.tskimages import noise, run
 MIB = 1 << 20
 # every byte a name may hold, in names of at most 255 bytes
 ODD_NAMES = [bytes([b]) for b in range(1, 256) if bytes([b]) not in (b"/", b".")]
-ODD_NAMES += [bytes(b for b in range(1, 128) if b != 47), bytes(range(128, 256)), b"x" * 255, b"%2F", b"a%2fb"]
+ODD_NAMES += [
+    bytes(b for b in range(1, 128) if b != 47),
+    bytes(range(128, 256)),
+    b"x" * 255,
+    b"%2F",
+    b"a%2fb",
+]
 ODD_NAMES += [b"...", b" ", b"-rf", b"new\nline", b"trailing.", b"name@", b"\xff\xfe", b"%"]
 
 
@@ -88,7 +94,9 @@ def plant_posix(root: Path) -> None:
     os.setxattr(root / "short link", "trusted.of a link", b"yes", follow_symlinks=False)
     run("setfacl", "-m", "u:1001:rwx,g:1002:r", owned)
     run("setfacl", "-d", "-m", "u:1001:rx", root / "dir")
-    for number, ns in enumerate((0, 1, 999_999_999, 2**31 * 10**9 + 5, 2**33 * 10**9 + 123_456_789, -(10**9))):
+    for number, ns in enumerate(
+        (0, 1, 999_999_999, 2**31 * 10**9 + 5, 2**33 * 10**9 + 123_456_789, -(10**9))
+    ):
         path = root / f"time{number}"
         path.touch()
         os.utime(path, ns=(ns + 7, ns))
@@ -138,7 +146,9 @@ def gpt_bytes(
         last: usable sector as claimed.
     """
     table = b"".join(
-        (bytes([1]) * 16 + number.to_bytes(16, "little") + struct.pack("<3Q", first, end, 0)).ljust(step, b"\0")
+        (bytes([1]) * 16 + number.to_bytes(16, "little") + struct.pack("<3Q", first, end, 0)).ljust(
+            step, b"\0"
+        )
         for number, (first, end) in enumerate(entries, 1)
     )
     count = len(entries) if count is None else count

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.backends.tskimages import need, noise, run
-from tests.recipes import MIB, ext, fat, sized
 from tests.peers import LOW, by_ntfs3g, need_backend, walk, watched
+from tests.recipes import MIB, ext, fat, sized
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,9 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def by_fls(image: Path) -> dict[str, str]:
     """Return {name: address} of deleted files."""
     need("fls", "icat")
-    rows = re.findall(r"^\S+ \* (\d+)(?:-\d+-\d+)?(?:\(realloc\))?:\t(.+)$", run("fls", "-rdp", image), re.MULTILINE)
+    rows = re.findall(
+        r"^\S+ \* (\d+)(?:-\d+-\d+)?(?:\(realloc\))?:\t(.+)$", run("fls", "-rdp", image), re.MULTILINE
+    )
     return {name.rpartition("/")[2]: number for number, name in rows if not name.startswith("$OrphanFiles")}
 
 
@@ -100,7 +102,9 @@ def test_every_deleted_name_is_shown_with_the_content_icat_reads(image: Path, tm
     with watched(image, at=tmp_path / "m") as point:
         folder = next(point.glob("disk.dd/00-*")) / "deleted"
         said = walk(folder, content=False)
-        ours = {os.fsdecode(path).rpartition("/")[2]: path for path, row in said.items() if row["type"] == "f"}
+        ours = {
+            os.fsdecode(path).rpartition("/")[2]: path for path, row in said.items() if row["type"] == "f"
+        }
         assert set(peer) <= set(ours), (peer, sorted(ours))
         compared = 0
         for name, number in peer.items():
@@ -128,4 +132,6 @@ def test_a_deleted_file_says_so(image: Path, tmp_path: Path) -> None:
         assert len(paths) >= 3
         for path in paths:
             assert os.getxattr(path, "user.imgfs.deleted") == b"1"
-            assert int(os.getxattr(path, "user.imgfs.inum")) & LOW == int(os.getxattr(path, "user.imgfs.inum"))
+            assert int(os.getxattr(path, "user.imgfs.inum")) & LOW == int(
+                os.getxattr(path, "user.imgfs.inum")
+            )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.backends.tskimages import need, noise, run
-from tests.recipes import MIB
 from tests.peers import differences, walk, watched
+from tests.recipes import MIB
 
 pytestmark = pytest.mark.slow
 
@@ -165,10 +165,14 @@ def test_hfs_plus_is_as_7z_reads_it(levels: bool, source: Path, tmp_path: Path) 
     top = next(path.parent for path in peer.rglob("run.sh"))
     truth = walk(top, skip=frozenset({b"link", b"long link"}))
     truth = {path: row for path, row in truth.items() if not path.endswith(b":rsrc")}
-    with watched(image, at=tmp_path / "m") as point, watched(
-        disc, at=tmp_path / "n", options=("--offset", str(start))
-    ) as inside:
-        for root in (next(point.glob("disk.hfs/00-*")) / "root", next(inside.glob("disc.iso/00-hfs*")) / "root"):
+    with (
+        watched(image, at=tmp_path / "m") as point,
+        watched(disc, at=tmp_path / "n", options=("--offset", str(start))) as inside,
+    ):
+        for root in (
+            next(point.glob("disk.hfs/00-*")) / "root",
+            next(inside.glob("disc.iso/00-hfs*")) / "root",
+        ):
             said = {path: row for path, row in walk(root).items() if not path.startswith(b"$")}
             links = {os.fsdecode(path) for path, row in said.items() if row["type"] == "l"}
             assert links == {"link", "long link"}

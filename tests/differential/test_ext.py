@@ -10,8 +10,8 @@ import pytest
 
 from imgfs.tree.names import escape
 from tests.backends.tskimages import need, run
-from tests.recipes import MIB, ODD_NAMES, ext, plant, plant_posix, sized
 from tests.peers import attributes, by_kernel, differences, layers, need_backend, walk, watched
+from tests.recipes import MIB, ODD_NAMES, ext, plant, plant_posix, sized
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.backends.tskimages import looped, mounted, need, noise, run
-from tests.recipes import MIB, fat, sized
 from tests.peers import differences, walk, watched
+from tests.recipes import MIB, fat, sized
 
 pytestmark = pytest.mark.slow
 

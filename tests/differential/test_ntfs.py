@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.backends.tskimages import need, noise, run
-from tests.recipes import MIB, sized
 from tests.peers import LOW, by_ntfs3g, differences, digest, walk, watched
+from tests.recipes import MIB, sized
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_path_and_every_fact_is_as_ntfs3g_shows_it(image: Path, tmp_path: Path) -> None:
-    with by_ntfs3g(image, tmp_path / "peer", "ro,show_sys_files") as peer, watched(image, at=tmp_path / "m") as m:
+    with (
+        by_ntfs3g(image, tmp_path / "peer", "ro,show_sys_files") as peer,
+        watched(image, at=tmp_path / "m") as m,
+    ):
         ours = m / "disk.img/00-ntfs/root"
         truth = walk(peer, skip=SYSTEM)
         said = walk(ours, skip=SYSTEM)
@@ -91,7 +94,10 @@ def test_every_path_and_every_fact_is_as_ntfs3g_shows_it(image: Path, tmp_path: 
 
 
 def test_the_files_of_ntfs_itself_are_there_and_read_the_same(image: Path, tmp_path: Path) -> None:
-    with by_ntfs3g(image, tmp_path / "peer", "ro,show_sys_files") as peer, watched(image, at=tmp_path / "m") as m:
+    with (
+        by_ntfs3g(image, tmp_path / "peer", "ro,show_sys_files") as peer,
+        watched(image, at=tmp_path / "m") as m,
+    ):
         ours = m / "disk.img/00-ntfs/root"
         shown = set(os.listdir(os.fsencode(ours)))
         assert shown >= SYSTEM

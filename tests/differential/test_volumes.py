@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.backends.tskimages import looped, need, noise, run
-from tests.recipes import MIB, sfdisk, sized
 from tests.peers import layers, need_backend, watched
+from tests.recipes import MIB, sfdisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -99,7 +99,9 @@ def test_flipped_bytes_of_an_e01_end_in_an_error_or_the_truth(ewf: bytes, tmp_pa
         chance = random.Random(seed)
         data = bytearray(ewf)
         for _ in range(chance.choice((1, 3, 20))):
-            data[min(chance.choice(places) + chance.randrange(400), len(data) - 1)] = chance.choice((0, 255, 1, 128))
+            data[min(chance.choice(places) + chance.randrange(400), len(data) - 1)] = chance.choice(
+                (0, 255, 1, 128)
+            )
         images.append(tmp_path / f"seed{seed}.E01")
         images[-1].write_bytes(data)
     truth = noise(MIB) + bytes(MIB)
@@ -135,7 +137,13 @@ def test_what_broke_others_is_survived(path: Path | None, tmp_path: Path) -> Non
     if path is None:
         pytest.skip("the hostile images are not beside the project")
     data = path.read_bytes()
-    data = lzma.decompress(data) if path.suffix == ".xz" else gzip.decompress(data) if path.suffix == ".gz" else data
+    data = (
+        lzma.decompress(data)
+        if path.suffix == ".xz"
+        else gzip.decompress(data)
+        if path.suffix == ".gz"
+        else data
+    )
     image = tmp_path / path.name.removesuffix(path.suffix)
     with image.open("wb") as file:
         for at in range(0, len(data), MIB):

@@ -8,8 +8,8 @@ import pytest
 
 from tests.backends.tskimages import need, noise, run
 from tests.hostile.survive import survive
-from tests.recipes import MIB, fat, gpt_bytes, mbr_bytes, sized
 from tests.peers import watched
+from tests.recipes import MIB, fat, gpt_bytes, mbr_bytes, sized
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.backends.tskimages import need, noise, run
 from tests.hostile.survive import survive
-from tests.recipes import MIB, ext, fat, gpt_bytes, sized
 from tests.peers import LOW, need_backend, watched
+from tests.recipes import MIB, ext, fat, gpt_bytes, sized
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-MANY = 100  # more files than the daemon keeps attributes of: asking for each in turn always asks a worker
+PROBES = 100  # more files than the daemon keeps attributes of: asking for each in turn always asks a worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byte
             files[f"{below}file{number}"] = noise(size, number + len(below))
     for name, data in files.items():
         (source / name).write_bytes(data)
-    for number in range(MANY):
-        files[f"dir/many{number:03d}"] = b"%d\n" % number
-        (source / f"dir/many{number:03d}").write_bytes(b"%d\n" % number)
+    for number in range(PROBES):
+        files[f"dir/probe{number:03d}"] = b"%d\n" % number
+        (source / f"dir/probe{number:03d}").write_bytes(b"%d\n" % number)
     disk = sfdisk(
         sized(folder / "disk.dd", 32 * MIB),
         "label: gpt\nstart=2048, size=20480\nstart=24576, size=32768\n",

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from tests.peers import events
+from tests.peers import LOW, events
 from tests.stateful.conftest import Disk, drop_caches, workers
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ def machine(disk: Disk) -> type[RuleBasedStateMachine]:
 
         @rule(folder=st.sampled_from(folders), name=st.text("abc123", min_size=1, max_size=5))
         def lookup_of_nothing(self, folder: str, name: str) -> None:
-            assert not self.told(lambda: (disk.root / folder / name).exists())
+            assert not self.told((disk.root / folder / name).exists)
+
+        @rule(path=st.sampled_from([path for path in paths if "/probe" in path]))
+        def attributes(self, path: str) -> None:
+            said = self.told(lambda: os.getxattr(disk.root / path, "user.imgfs.inum"))
+            assert said is None or int(said) == os.stat(disk.root / path).st_ino & LOW
 
         @rule(path=st.sampled_from(paths))
         def open_file(self, path: str) -> None:
@@ -68,7 +73,11 @@ def machine(disk: Disk) -> type[RuleBasedStateMachine]:
                 self.open.append((path, fd))
 
         @precondition(lambda self: self.open)
-        @rule(which=st.integers(0, 1 << 20), at=st.integers(0, 500_000), length=st.sampled_from([1, 4096, 150_000]))
+        @rule(
+            which=st.integers(0, 1 << 20),
+            at=st.integers(0, 500_000),
+            length=st.sampled_from([1, 4096, 150_000]),
+        )
         def read(self, which: int, at: int, length: int) -> None:
             path, fd = self.open[which % len(self.open)]
             # an open file needs no parser: its reads are right whatever died
@@ -103,7 +112,7 @@ def machine(disk: Disk) -> type[RuleBasedStateMachine]:
 
 def test_every_answer_is_right_or_an_error_with_an_event(disk: Disk) -> None:
     run_state_machine_as_test(
-        lambda: machine(disk)(),
+        machine(disk),
         settings=settings(
             max_examples=12,
             stateful_step_count=25,
