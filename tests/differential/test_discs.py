@@ -140,16 +140,16 @@ def run_sparse(writer: subprocess.Popen[bytes], image: Path) -> None:
 @pytest.mark.parametrize(
     "levels",
     [
-        False,
+        0,
         pytest.param(
-            True,
+            6,
             marks=pytest.mark.xfail(
                 reason="TSK 4.15 refuses a directory whose thread record is the last of its catalog node"
             ),
         ),
     ],
 )
-def test_hfs_plus_is_as_7z_reads_it(levels: bool, source: Path, tmp_path: Path) -> None:
+def test_hfs_plus_is_as_7z_reads_it(levels: int, source: Path, tmp_path: Path) -> None:
     need("xorriso", "7z")
     if not levels:
         source = Path(shutil.copytree(source, tmp_path / "flat", symlinks=True))

@@ -1,4 +1,4 @@
-"""NTFS against ntfs-3g: content, streams, sparse and compressed files, sizes, times, names, record numbers."""
+"""NTFS against ntfs-3g: content, streams, sparse and compressed files, sizes, times, names, numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ pytestmark = pytest.mark.slow
 
 SYSTEM = frozenset(
     name.encode()
-    for name in "$AttrDef $BadClus $Bitmap $Boot $Extend $LogFile $MFT $MFTMirr $Secure $UpCase $Volume".split()
+    for name in [
+        "$AttrDef",
+        "$BadClus",
+        "$Bitmap",
+        "$Boot",
+        "$Extend",
+        "$LogFile",
+        "$MFT",
+        "$MFTMirr",
+        "$Secure",
+        "$UpCase",
+        "$Volume",
+    ]
 )
 
 

@@ -35,14 +35,14 @@ SUN = "label: sun\nstart=0, size=16065\nstart=16065, size=16065\n"
 def make_mac(image: Path) -> None:
     """Write an Apple map."""
     need("parted")
-    steps = "mklabel mac mkpart one 1MiB 4MiB mkpart two 5MiB 9MiB".split()
+    steps = ["mklabel", "mac", "mkpart", "one", "1MiB", "4MiB", "mkpart", "two", "5MiB", "9MiB"]
     run("parted", "-s", image, *steps)
 
 
 def make_bsd(image: Path) -> None:
     """Write a BSD label."""
     need("parted")
-    steps = "mklabel bsd mkpart ext2 1MiB 4MiB mkpart ext2 5MiB 9MiB".split()
+    steps = ["mklabel", "bsd", "mkpart", "ext2", "1MiB", "4MiB", "mkpart", "ext2", "5MiB", "9MiB"]
     run("parted", "-s", image, *steps)
 
 

@@ -1,4 +1,4 @@
-"""Look at everything a mount shows, in a child process with a deadline: ``python -m tests.hostile.survive``."""
+"""Look at all a mount shows, in a child process with a deadline: ``python -m tests.hostile.survive``."""
 
 from __future__ import annotations
 

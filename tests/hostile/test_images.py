@@ -68,7 +68,7 @@ def test_sections_that_lie_end_in_an_error_or_the_truth(ewf: bytes, tmp_path: Pa
     where = sections(ewf)
     assert {b"volume", b"sectors", b"table", b"done"} <= where.keys()
     cases = {
-        "loop": with_next(ewf, b"table", where[b"header2"] if b"header2" in where else 13),
+        "loop": with_next(ewf, b"table", where.get(b"header2", 13)),
         "self": with_next(ewf, b"volume", where[b"volume"]),
         "back and forth": with_next(ewf, b"sectors", where[b"volume"]),
         "far": with_next(ewf, b"header", (1 << 63) + 5),

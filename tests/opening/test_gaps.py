@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from imgfs.model import SlotKind, Volume
 from imgfs.opening.gaps import bounded, gaps
+import itertools
 
 SIZE = 1000
 
@@ -41,7 +42,7 @@ def test_gaps_and_volumes_partition_the_media(table: list[Volume]) -> None:
 def test_gaps_are_in_order_whole_and_not_adjacent(table: list[Volume]) -> None:
     found = gaps(table, SIZE)
     assert all(0 <= v.start < v.stop <= SIZE and v.kind is SlotKind.UNALLOCATED for v in found)
-    assert all(a.stop < b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.stop < b.start for a, b in itertools.pairwise(found))
 
 
 @given(tables, st.integers(1, 5))
