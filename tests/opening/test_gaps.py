@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imgfs.model import SlotKind, Volume
 from imgfs.opening.gaps import bounded, gaps
-import itertools
 
 SIZE = 1000
 
