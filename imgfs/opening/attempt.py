@@ -26,10 +26,12 @@ logger = logging.getLogger(__name__)
 class Attempts:
     """Opens layers and keeps the record of what was found."""
 
-    __slots__ = ("_supervisor", "layers")
+    __slots__ = ("_forced", "_supervisor", "layers")
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, forced: str = "") -> None:
+        """``forced`` names the back-end the analyst asked for: that it does not fit is said."""
         self._supervisor = supervisor
+        self._forced = forced
         self.layers = Layers()
 
     async def open(
@@ -61,7 +63,10 @@ class Attempts:
                 self._supervisor, backend.name, sources, file_names, place.options, layer.spec
             )
         except NotMine:
-            self.layers.drop(layer)
+            if backend.name == self._forced and not place.nested:
+                self.damaged(layer, f"--type {backend.name}: this is none")
+            else:
+                self.layers.drop(layer)
         except NotSupported as why:
             layer.state, layer.needs = "unsupported", why.message
             logger.info(log.LAYER_UNSUPPORTED, extra={"spec": layer.spec, "why": why.message})

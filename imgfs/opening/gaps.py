@@ -19,7 +19,8 @@ def gaps(volumes: Iterable[Volume], size: int) -> list[Volume]:
     """
     found: list[Volume] = []
     end = 0
-    for start, stop in sorted((v.start, v.stop) for v in volumes if v.kind is SlotKind.ALLOCATED):
+    allocated = ((v.start, v.stop) for v in volumes if v.kind is SlotKind.ALLOCATED and v.start < v.stop)
+    for start, stop in sorted(allocated):
         if start >= size:
             break
         if start > end:

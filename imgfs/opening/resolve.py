@@ -48,7 +48,7 @@ class Resolver:
         self._tree = tree
         self._fetcher = fetcher
         self._overrule = overrule
-        self._attempts = Attempts(supervisor)
+        self._attempts = Attempts(supervisor, overrule.type)
         self._containers = Containers(self._attempts, fetcher, overrule)
         self._volumes = Volumes(tree, self._attempts, fetcher, overrule)
 

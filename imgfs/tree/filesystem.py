@@ -43,7 +43,7 @@ class FileSystem:
         self.spec = spec
         self._walk = Walk()
         self.damaged: dict[str, str] = {}  # listings that are not whole, by tree and number
-        self.xattrs: OrderedDict[tuple[int, int, int], dict[bytes, bytes]] = OrderedDict()
+        self.xattrs: OrderedDict[tuple[int, int, int, int], dict[bytes, bytes]] = OrderedDict()
 
     def listing(self, tree: int, inum: int) -> Listing:
         """Return the cached listing of a directory."""
@@ -211,7 +211,7 @@ class FsNode:
     async def xattrs(self) -> Mapping[bytes, bytes]:
         """Return the evidence's attributes and imgfs's own."""
         kept = self.fs.xattrs
-        key = (self.address.tree, self.address.inum, self.address.stream)
+        key = self.address[1:]  # with the place: a directory inside itself says so where it is met again
         if key not in kept:
             kept[key] = await self._xattrs()
             if len(kept) > _XATTRS_KEPT:

@@ -77,11 +77,11 @@ def mounted(command: list[object], where: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def looped(image: Path) -> Iterator[str]:
+def looped(image: Path, *options: str) -> Iterator[str]:
     """Attach an image to a loop device: fuseblk mounts nothing else."""
     if os.geteuid() or not Path("/dev/loop-control").exists():
         pytest.skip("fuseblk needs root and a loop device")
-    device = run("losetup", "--find", "--show", image).strip()
+    device = run("losetup", "--find", "--show", *options, image).strip()
     try:
         yield device
     finally:
