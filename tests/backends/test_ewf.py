@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
 import random
 import shutil
 import subprocess
@@ -24,10 +23,11 @@ from imgfs.errors import BadUnit, EvidenceError, LostBytes, Malformed, NotMine
 from imgfs.model import Foreign, Media
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.media import check_media
+from tests.conftest import shared
 
 needs_ewfacquire = pytest.mark.skipif(shutil.which("ewfacquire") is None, reason="ewfacquire is missing")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-CORPUS = Path(os.environ.get("IMGFS_CORPUS", "corpus"))
+CORPUS = (shared() or Path("nowhere")) / "corpus"
 SECTOR = 512
 
 
@@ -292,7 +292,7 @@ def corpus_entries() -> list[dict]:
 @pytest.mark.parametrize("entry", corpus_entries() or [None], ids=lambda e: e["image"] if e else "none")
 def test_images_of_other_writers_read_as_ewfexport_reads_them(entry, tmp_path) -> None:
     if entry is None:
-        pytest.skip("IMGFS_CORPUS names no corpus")
+        pytest.skip("the corpus is not beside the project")
     truth = json.loads((CORPUS / entry["truth"]).read_text())
     if "media_md5" not in truth:
         pytest.skip("no truth about the media")
