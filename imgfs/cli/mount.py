@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from imgfs.cli.options import image_path, mount_words, overrule, overruling
+from imgfs.daemon import mountpoint as points
 from imgfs.daemon.config import Config
 from imgfs.errors import ImgfsError
-from imgfs.session import Settings
+from imgfs.settings import Settings
 
 _HELP = """Mount IMAGES on MOUNTPOINT and return when the mount is live.
 
@@ -64,7 +65,7 @@ def mount(
     )
     config = Config(
         images=tuple(str(image_path(image)) for image in images),
-        mountpoint=str(_absolute(mountpoint)),
+        mountpoint=str(points.absolute(mountpoint)),
         settings=settings,
         allow_other=said.allow_other,
         fsname=said.fsname,
@@ -75,12 +76,6 @@ def mount(
     start(config, foreground=foreground)
     if not foreground:
         click.echo(f"{', '.join(Path(i).name for i in config.images)} mounted on {config.mountpoint}")
-
-
-def _absolute(path: str) -> Path:
-    """Return the path the kernel will show, without touching the last component: it may be a dead mount."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100  # links of the last component must not be followed
-    return Path(os.path.realpath(whole.parent)) / whole.name
 
 
 class _Failed(ImgfsError):

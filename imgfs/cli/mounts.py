@@ -8,7 +8,7 @@ import time
 import click
 
 from imgfs import runtime
-from imgfs.daemon import control
+from imgfs.daemon.ask import ask
 
 
 @click.command()
@@ -43,7 +43,7 @@ def survey() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for path, record in runtime.records():
         here = left.pop(record.mountpoint, None)
-        answer = control.ask(path.with_suffix(".sock"), "status", patience=2.0) if here else None
+        answer = ask(path.with_suffix(".sock"), "status", patience=2.0) if here else None
         state = "alive" if answer and answer.get("pid") == record.pid else "dead" if here else "gone"
         rows.append(
             {

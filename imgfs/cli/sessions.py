@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from imgfs.session import Settings, open_session
+from imgfs.session import open_session
+from imgfs.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

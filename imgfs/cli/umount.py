@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from imgfs import runtime
-from imgfs.cli.mount import _absolute
 from imgfs.daemon import mountpoint as points
 from imgfs.errors import MountError, UsageError
 
@@ -25,7 +24,7 @@ def umount(mountpoint: str | None, *, everything: bool, force: bool) -> None:
     if bool(mountpoint) == everything:
         raise UsageError("name one MOUNTPOINT, or --all")
     if mountpoint:
-        unmount(_absolute(mountpoint), force=force)
+        unmount(points.absolute(mountpoint), force=force)
         return
     failed = []
     for _, record in list(runtime.records()):

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def absolute(path: str) -> Path:
+    """Return the path the kernel will show, without touching the last component: it may be a dead mount."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  # links of the last component must not be followed
+    return Path(os.path.realpath(whole.parent)) / whole.name
+
+
 def prepare(mountpoint: Path, images: Sequence[Path]) -> bool:
     """Make ``mountpoint`` fit to be mounted on; returns whether it was created.
 
