@@ -17,6 +17,7 @@ import click
 from imgfs import __version__, runtime
 from imgfs.backends import discover
 from imgfs.cli.mounts import survey
+from imgfs.daemon import crash
 from imgfs.daemon import mountpoint as points
 from imgfs.errors import MountError
 from imgfs.worker import sandbox
@@ -138,14 +139,19 @@ def _stale(*, repair: bool) -> Iterator[Finding]:
             yield Finding(
                 good=False,
                 what=f"mount {where}",
-                advice=f"{row['state']}: imgfs umount {where}",
+                advice=f"{_ended(row)}; imgfs umount {where} clears it",
                 essential=False,
             )
         else:
-            yield _cleared(where)
+            yield _cleared(where, _ended(row))
 
 
-def _cleared(where: str) -> Finding:
+def _ended(row: dict[str, object]) -> str:
+    words = crash.headline(str(row["last_words"]))
+    return f"its daemon is gone: {words}" if words else "its daemon is gone"
+
+
+def _cleared(where: str, how: str) -> Finding:
     try:
         if runtime.is_mounted(where):
             points.unmount(Path(where), lazy=True)
@@ -156,7 +162,7 @@ def _cleared(where: str) -> Finding:
             runtime.remove(path)
             if record.created:
                 points.remove(Path(where))
-    return Finding(good=True, what=f"dead mount {where}", advice="cleared")
+    return Finding(good=True, what=f"dead mount {where}", advice=f"cleared; {how}")
 
 
 def _helper(*, repair: bool) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import time
 import click
 
 from imgfs import runtime
+from imgfs.daemon import crash
 from imgfs.daemon.ask import ask
 
 
@@ -32,6 +33,8 @@ def mounts(*, as_json: bool) -> None:
             f"{row['state']:5}  {row['mountpoint']}  {row['images']}"
             f"  {row['user']}  since {since}  pid {row['pid']}"
         )
+        if row["last_words"]:
+            click.echo(f"       {crash.headline(str(row['last_words']))}")
 
 
 def survey() -> list[dict[str, object]]:
@@ -53,6 +56,7 @@ def survey() -> list[dict[str, object]]:
                 "user": record.user,
                 "since": record.since,
                 "pid": record.pid,
+                "last_words": "" if state == "alive" else crash.last_words(path),
             }
         )
     rows += [
@@ -63,6 +67,7 @@ def survey() -> list[dict[str, object]]:
             "user": f"uid {m.uid}",
             "since": 0,
             "pid": 0,
+            "last_words": "",
         }
         for m in left.values()
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from textwrap import indent
 
 import click
 
 from imgfs import runtime
+from imgfs.daemon import crash
 from imgfs.daemon import mountpoint as points
 from imgfs.errors import MountError, UsageError
 
@@ -64,6 +66,16 @@ def unmount(where: Path, *, force: bool = False) -> None:
     end = time.monotonic() + _PATIENCE
     while points.alive(known.pid) and path.exists() and time.monotonic() < end:
         time.sleep(_STEP)
+    if path.exists() and not points.alive(known.pid):
+        _crashed(where, crash.last_words(path))
     runtime.remove(path)
     if known.created:
         points.remove(where)
+
+
+def _crashed(where: Path, words: str) -> None:
+    """Say that a daemon had not ended by itself; its last words are shown once, here."""
+    if words:
+        click.echo(f"{where}: its daemon had crashed: {crash.headline(words)}", err=True)
+        if words != crash.SILENT:
+            click.echo(indent(words, "  "), err=True)
