@@ -46,7 +46,7 @@ class Finding:
         return ("miss", "red") if self.essential else ("note", "yellow")
 
 
-@click.command()
+@click.command(short_help="See what is missing on this machine, and mend it.")
 @click.option("--check", is_flag=True, help="Only look: repair and install nothing.")
 def doctor(*, check: bool) -> None:
     """Look at FUSE, the sandbox, libraries and stale mounts; repair what can be repaired.

@@ -36,9 +36,9 @@ Words of -o (comma separated):
 """
 
 
-@click.command(help=_HELP)
+@click.command(help=_HELP, short_help="Mount images.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in front; Ctrl-C unmounts.")
-@click.option("-o", "words", multiple=True, metavar="OPTS", help="Mount words, see above.")
+@click.option("-o", "words", multiple=True, metavar="OPTS", help="Words, see above; may be repeated.")
 @overruling
 @click.argument("images", nargs=-1, required=True, type=click.Path(), metavar="IMAGE...")
 @click.argument("mountpoint", type=click.Path())

@@ -12,7 +12,7 @@ from imgfs.daemon import crash
 from imgfs.daemon.ask import ask
 
 
-@click.command()
+@click.command(short_help="List what is mounted, alive or dead.")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 def mounts(*, as_json: bool) -> None:
     """List what is mounted, by whom, since when, alive or dead."""

@@ -17,7 +17,7 @@ _PATIENCE = 10.0  # seconds for a daemon to end after its mount is gone
 _STEP = 0.02
 
 
-@click.command()
+@click.command(short_help="Unmount, and wait until the daemon has ended.")
 @click.argument("mountpoint", required=False, type=click.Path())
 @click.option("--all", "everything", is_flag=True, help="All mounts of yours, dead ones too.")
 @click.option("--force", is_flag=True, help="Also when files are open: they fail from then on.")

@@ -23,7 +23,7 @@ class _Unsound(EvidenceError):
     """The image is not what was acquired."""
 
 
-@click.command()
+@click.command(short_help="Read everything: checksums and stored digests.")
 @click.argument("image", metavar="IMAGE")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
