@@ -13,7 +13,7 @@ import click
 from imgfs import limits
 from imgfs.cli.options import overrule, overruling, split_path
 from imgfs.cli.sessions import patience, resolved, run
-from imgfs.errors import IsADirectory, NotADirectory, NotFound
+from imgfs.errors import EvidenceError, IsADirectory, NeedKey, NotADirectory, NotFound, NotSupported
 from imgfs.model import Attr, Kind
 from imgfs.tree.facts import iso
 from imgfs.tree.names import printable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imgfs.tree.nodes import Child, Node
 
 _HINT: Final = 12  # names of a directory that are told instead of one that is not there
+_REFUSED: Final = {"unsupported": NotSupported, "locked": NeedKey, "damaged": EvidenceError}
 _PATH = click.argument("where", metavar="IMAGE[:PATH]")
 
 
@@ -48,6 +49,7 @@ async def _find(session: Session, image: Path, path: tuple[bytes, ...]) -> Node:
 
     Raises:
         NotFound, NotADirectory: with how far the path leads, and what there is instead.
+        NotSupported, NeedKey, EvidenceError: it leads into a layer that could not be opened.
     """
     node = await session.find((os.fsencode(image.name),))
     for depth, name in enumerate(path):
@@ -55,10 +57,23 @@ async def _find(session: Session, image: Path, path: tuple[bytes, ...]) -> Node:
         try:
             node = await node.find(name)
         except NotFound:
+            _refused(session, b"/".join((os.fsencode(image.name), *path[:depth])))
             raise NotFound(f"{far}: no such file or directory{await _instead(node)}") from None
         except NotADirectory:
             raise NotADirectory(f"{far.rpartition('/')[0]} is not a directory") from None
     return node
+
+
+def _refused(session: Session, path: bytes) -> None:
+    """Say why a layer was not opened: nothing below it can be found.
+
+    Raises:
+        NotSupported, NeedKey, EvidenceError: as its state is.
+    """
+    for layer in session.layers:
+        if os.fsencode(layer.path) == path and layer.state in _REFUSED:
+            why = layer.needs or "; ".join(layer.notes) or layer.title
+            raise _REFUSED[layer.state](f"{layer.path}: {why}")
 
 
 async def _instead(node: Node) -> str:
