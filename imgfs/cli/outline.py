@@ -114,7 +114,7 @@ def _words(layer: Layer, above: Layer | None) -> list[str]:
     size = [human(layer.size)] if layer.size >= 0 and not as_above else []
     repeated = above is not None and above.kind == "volume" and layer.label == above.label
     return [
-        click.style(_escaped(kind), bold=layer.kind == "files"),
+        click.style(_escaped(kind), bold=layer.kind == "files" or None),
         *size,
         *([label] if label and not repeated else []),
         *([_escaped(layer.uuid)] if layer.uuid else []),
