@@ -32,6 +32,7 @@ def umount(mountpoint: str | None, *, everything: bool, force: bool) -> None:
     for _, record in list(runtime.records()):
         try:
             unmount(Path(record.mountpoint), force=force)
+            click.echo(f"{record.mountpoint} unmounted")
         except MountError as why:
             failed.append(why.message)
     if failed:
