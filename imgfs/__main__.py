@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from imgfs.cli.main import main
+import importlib
+import sys
 
-main()
+if not sys.flags.safe_path:
+    # the current folder is the first place modules come from, and may be the evidence's
+    del sys.path[0]
+importlib.import_module("imgfs.cli.main").main()

@@ -8,12 +8,14 @@ import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imgfs.errors import MountError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+WORDS: Final = ".crash"  # beside a record: what its daemon said before it ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +28,6 @@ class Record:
     user: str
     since: float
     created: bool  # the mount point was made by us and goes with the mount
-
-    @property
-    def name(self) -> str:
-        """Return the base name of the record's files."""
-        return str(self.pid)
 
 
 def folder() -> Path:
@@ -56,9 +53,14 @@ def folder() -> Path:
     return path
 
 
+def path_of(pid: int) -> Path:
+    """Return where the record of a daemon is kept."""
+    return folder() / f"{pid}.json"
+
+
 def write(record: Record) -> Path:
     """Write a record; returns its path."""
-    path = folder() / f"{record.name}.json"
+    path = path_of(record.pid)
     scratch = path.with_suffix(".new")
     scratch.write_text(json.dumps(asdict(record)))
     scratch.replace(path)
@@ -77,9 +79,9 @@ def records() -> Iterator[tuple[Path, Record]]:
 
 
 def remove(path: Path) -> None:
-    """Remove a record and its socket."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".sock").unlink(missing_ok=True)
+    """Remove a record, its socket and the last words of its daemon."""
+    for suffix in (path.suffix, ".sock", WORDS):
+        path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

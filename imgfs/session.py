@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import trio
 
-from imgfs import limits
 from imgfs.block.extents import donation
 from imgfs.block.fetch import open_fetcher
 from imgfs.opening.members import gather
-from imgfs.opening.place import Overrule
 from imgfs.opening.resolve import Resolver
+from imgfs.settings import Settings
 from imgfs.tree.handles import OpenFile
 from imgfs.tree.nodes import Dir
 from imgfs.tree.tree import Tree
@@ -29,18 +28,7 @@ if TYPE_CHECKING:
     from imgfs.tree.nodes import Node
     from imgfs.worker.supervisor import Supervisor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a session is set up. Units: ``cache_bytes`` bytes of decoded units."""
-
-    overrule: Overrule = Overrule()
-    cache_bytes: int = limits.CACHE_BYTES
-    raw_links: bool = False
-    enter_nested: bool = True
-    list_nested: bool = False
-    lost_zero: bool = False
-    unsafe_no_sandbox: bool = False
+__all__ = ["Session", "Settings", "open_session"]
 
 
 class Session:

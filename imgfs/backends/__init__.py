@@ -12,7 +12,6 @@ import pkgutil
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -165,6 +164,8 @@ def discover() -> Mapping[str, Backend]:
     Raises:
         RuntimeError: a module that declares nothing, or two back-ends of one name.
     """
+    from importlib.metadata import entry_points  # twenty milliseconds that most commands need not wait for
+
     found: dict[str, Backend] = {}
     named: dict[str, Backend] = {}
     modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]

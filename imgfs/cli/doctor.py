@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -17,6 +18,7 @@ import click
 from imgfs import __version__, runtime
 from imgfs.backends import discover
 from imgfs.cli.mounts import survey
+from imgfs.daemon import crash
 from imgfs.daemon import mountpoint as points
 from imgfs.errors import MountError
 from imgfs.worker import sandbox
@@ -45,7 +47,7 @@ class Finding:
         return ("miss", "red") if self.essential else ("note", "yellow")
 
 
-@click.command()
+@click.command(short_help="See what is missing on this machine, and mend it.")
 @click.option("--check", is_flag=True, help="Only look: repair and install nothing.")
 def doctor(*, check: bool) -> None:
     """Look at FUSE, the sandbox, libraries and stale mounts; repair what can be repaired.
@@ -92,6 +94,9 @@ def _fuse(*, repair: bool) -> Iterator[Finding]:
             what=program,
             advice="" if setuid else "not setuid root: only root can mount",
         )
+    if os.getuid() and not _allow_other():
+        advice = "without user_allow_other in it, -o allow_other is for root alone"
+        yield Finding(good=False, what="/etc/fuse.conf", advice=advice, essential=False)
     try:
         importlib.import_module("pyfuse3")
         yield Finding(good=True, what=f"pyfuse3 {version('pyfuse3')}")
@@ -99,6 +104,14 @@ def _fuse(*, repair: bool) -> Iterator[Finding]:
         yield Finding(
             good=False, what="pyfuse3", advice=f"{why}; apt install libfuse3-3, then install imgfs again"
         )
+
+
+def _allow_other() -> bool:
+    try:
+        lines = Path("/etc/fuse.conf").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return "user_allow_other" in (line.strip() for line in lines)
 
 
 def _sandbox() -> Iterator[Finding]:
@@ -132,20 +145,27 @@ def _libraries() -> Iterator[Finding]:
 def _stale(*, repair: bool) -> Iterator[Finding]:
     for row in survey():
         where = str(row["mountpoint"])
-        if row["state"] in ("alive", "other"):
-            yield Finding(good=True, what=f"mount {where} {row['state']}")
+        if row["state"] == "alive":
+            yield Finding(good=True, what=f"mount {where}", advice=f"alive, pid {row['pid']}")
+        elif row["state"] == "other":
+            yield Finding(good=True, what=f"mount {where}", advice=f"of {row['user']}, not looked at")
         elif not repair:
             yield Finding(
                 good=False,
                 what=f"mount {where}",
-                advice=f"{row['state']}: imgfs umount {where}",
+                advice=f"{_ended(row)}; imgfs umount {where} clears it",
                 essential=False,
             )
         else:
-            yield _cleared(where)
+            yield _cleared(where, _ended(row))
 
 
-def _cleared(where: str) -> Finding:
+def _ended(row: dict[str, object]) -> str:
+    words = crash.headline(str(row["last_words"]))
+    return f"its daemon is gone: {words}" if words else "its daemon is gone"
+
+
+def _cleared(where: str, how: str) -> Finding:
     try:
         if runtime.is_mounted(where):
             points.unmount(Path(where), lazy=True)
@@ -156,15 +176,23 @@ def _cleared(where: str) -> Finding:
             runtime.remove(path)
             if record.created:
                 points.remove(Path(where))
-    return Finding(good=True, what=f"dead mount {where}", advice="cleared")
+    return Finding(good=True, what=f"dead mount {where}", advice=f"cleared; {how}")
+
+
+def _program() -> str:
+    """Return how a shell calls this very installation."""
+    beside = Path(sys.executable).with_name("imgfs")
+    if beside.exists():
+        return shlex.quote(str(beside))
+    return f"{shlex.quote(sys.executable)} -P -m imgfs"
 
 
 def _helper(*, repair: bool) -> Iterator[Finding]:
-    program = shutil.which("imgfs") or str(Path(sys.argv[0]).absolute())
+    program = _program()
     script = (
         "#!/bin/sh\n"
         "# installed by imgfs doctor: mount -t fuse.imgfs IMAGE DIR, and fstab\n"
-        f'exec "{program}" mount-helper "$@"\n'
+        f'exec {program} mount-helper "$@"\n'
     )
     if _HELPER.exists() and _HELPER.read_text() == script:
         yield Finding(good=True, what=str(_HELPER))

@@ -56,6 +56,16 @@ class _Verbs(click.Group):
         command: click.Command = getattr(importlib.import_module(f"imgfs.cli.{module}"), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Call the verb. A reader that has seen enough is no error: `imgfs ls ... | head`."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+        return result
+
 
 @click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="imgfs")
@@ -74,9 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = 130
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `imgfs ls ... | head` is no error
-        code = 0
     except BaseExceptionGroup as group:
         code = _fail(_first(group))
     except Exception as why:  # noqa: BLE001  # the barrier of the command line

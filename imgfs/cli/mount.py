@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from imgfs.cli.options import image_path, mount_words, overrule, overruling
+from imgfs.daemon import mountpoint as points
 from imgfs.daemon.config import Config
 from imgfs.errors import ImgfsError
-from imgfs.session import Settings
+from imgfs.settings import Settings
 
 _HELP = """Mount IMAGES on MOUNTPOINT and return when the mount is live.
 
@@ -35,9 +36,9 @@ Words of -o (comma separated):
 """
 
 
-@click.command(help=_HELP)
+@click.command(help=_HELP, short_help="Mount images.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in front; Ctrl-C unmounts.")
-@click.option("-o", "words", multiple=True, metavar="OPTS", help="Mount words, see above.")
+@click.option("-o", "words", multiple=True, metavar="OPTS", help="Words, see above; may be repeated.")
 @overruling
 @click.argument("images", nargs=-1, required=True, type=click.Path(), metavar="IMAGE...")
 @click.argument("mountpoint", type=click.Path())
@@ -64,7 +65,7 @@ def mount(
     )
     config = Config(
         images=tuple(str(image_path(image)) for image in images),
-        mountpoint=str(_absolute(mountpoint)),
+        mountpoint=str(points.absolute(mountpoint)),
         settings=settings,
         allow_other=said.allow_other,
         fsname=said.fsname,
@@ -75,12 +76,6 @@ def mount(
     start(config, foreground=foreground)
     if not foreground:
         click.echo(f"{', '.join(Path(i).name for i in config.images)} mounted on {config.mountpoint}")
-
-
-def _absolute(path: str) -> Path:
-    """Return the path the kernel will show, without touching the last component: it may be a dead mount."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100  # links of the last component must not be followed
-    return Path(os.path.realpath(whole.parent)) / whole.name
 
 
 class _Failed(ImgfsError):

@@ -8,13 +8,23 @@ import time
 import click
 
 from imgfs import runtime
-from imgfs.daemon import control
+from imgfs.daemon import crash
+from imgfs.daemon.ask import ask
+
+_HELP = """List what is mounted, by whom, since when, and whether it is alive.
+
+\b
+alive  its daemon answers
+dead   its daemon is gone; imgfs umount clears it
+gone   its daemon crashed and somebody unmounted what was left; imgfs umount forgets it
+other  of another user, or started with another runtime directory: not looked at
+"""
 
 
-@click.command()
+@click.command(help=_HELP, short_help="List what is mounted, alive or dead.")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 def mounts(*, as_json: bool) -> None:
-    """List what is mounted, by whom, since when, alive or dead."""
+    """List mounts; the help text is above."""
     rows = survey()
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -22,16 +32,15 @@ def mounts(*, as_json: bool) -> None:
     if not rows:
         click.echo("nothing is mounted")
         return
+    width = max(len(str(row["mountpoint"])) for row in rows)
     for row in rows:
-        since = (
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(str(row["since"]))))
-            if row["since"]
-            else "?"
-        )
-        click.echo(
-            f"{row['state']:5}  {row['mountpoint']}  {row['images']}"
-            f"  {row['user']}  since {since}  pid {row['pid']}"
-        )
+        words = [f"{row['state']:5}", f"{row['mountpoint']:{width}}", row["images"], row["user"]]
+        if row["since"]:
+            when = time.localtime(float(str(row["since"])))
+            words += [f"since {time.strftime('%Y-%m-%d %H:%M:%S', when)}", f"pid {row['pid']}"]
+        click.echo("  ".join(map(str, words)))
+        if row["last_words"]:
+            click.echo(f"       {crash.headline(str(row['last_words']))}")
 
 
 def survey() -> list[dict[str, object]]:
@@ -43,7 +52,7 @@ def survey() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for path, record in runtime.records():
         here = left.pop(record.mountpoint, None)
-        answer = control.ask(path.with_suffix(".sock"), "status", patience=2.0) if here else None
+        answer = ask(path.with_suffix(".sock"), "status", patience=2.0) if here else None
         state = "alive" if answer and answer.get("pid") == record.pid else "dead" if here else "gone"
         rows.append(
             {
@@ -53,6 +62,7 @@ def survey() -> list[dict[str, object]]:
                 "user": record.user,
                 "since": record.since,
                 "pid": record.pid,
+                "last_words": "" if state == "alive" else crash.last_words(path),
             }
         )
     rows += [
@@ -63,6 +73,7 @@ def survey() -> list[dict[str, object]]:
             "user": f"uid {m.uid}",
             "since": 0,
             "pid": 0,
+            "last_words": "",
         }
         for m in left.values()
     ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from imgfs.session import Settings, open_session
+from imgfs.session import open_session
+from imgfs.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,14 +21,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SOON: Final = 1.0  # seconds people wait without wondering
+
 
 @asynccontextmanager
 async def resolved(paths: Sequence[Path], overruled: Overrule, *, unsafe: bool) -> AsyncIterator[Session]:
     """Open images and their tables; file systems open when they are walked."""
+    # events are the daemon's to keep; without any handler Python would print their bare names
+    logging.getLogger("imgfs").addHandler(logging.NullHandler())
     settings = Settings(overrule=overruled, unsafe_no_sandbox=unsafe)
     async with open_session(paths, settings) as session:
-        await session.resolve()
+        async with patience(f"opening {', '.join(path.name for path in paths)}"):
+            await session.resolve()
         yield session
+
+
+@asynccontextmanager
+async def patience(what: str) -> AsyncIterator[None]:
+    """Say on a terminal what is going on, when it goes on for long. Nothing may be printed meanwhile."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_say, what)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _say(what: str) -> None:
+    await trio.sleep(_SOON)
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(what)):
+        await trio.sleep_forever()
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:

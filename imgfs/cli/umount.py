@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from textwrap import indent
 
 import click
 
 from imgfs import runtime
-from imgfs.cli.mount import _absolute
+from imgfs.daemon import crash
 from imgfs.daemon import mountpoint as points
 from imgfs.errors import MountError, UsageError
 
@@ -16,7 +17,7 @@ _PATIENCE = 10.0  # seconds for a daemon to end after its mount is gone
 _STEP = 0.02
 
 
-@click.command()
+@click.command(short_help="Unmount, and wait until the daemon has ended.")
 @click.argument("mountpoint", required=False, type=click.Path())
 @click.option("--all", "everything", is_flag=True, help="All mounts of yours, dead ones too.")
 @click.option("--force", is_flag=True, help="Also when files are open: they fail from then on.")
@@ -25,12 +26,13 @@ def umount(mountpoint: str | None, *, everything: bool, force: bool) -> None:
     if bool(mountpoint) == everything:
         raise UsageError("name one MOUNTPOINT, or --all")
     if mountpoint:
-        unmount(_absolute(mountpoint), force=force)
+        unmount(points.absolute(mountpoint), force=force)
         return
     failed = []
     for _, record in list(runtime.records()):
         try:
             unmount(Path(record.mountpoint), force=force)
+            click.echo(f"{record.mountpoint} unmounted")
         except MountError as why:
             failed.append(why.message)
     if failed:
@@ -65,6 +67,16 @@ def unmount(where: Path, *, force: bool = False) -> None:
     end = time.monotonic() + _PATIENCE
     while points.alive(known.pid) and path.exists() and time.monotonic() < end:
         time.sleep(_STEP)
+    if path.exists() and not points.alive(known.pid):
+        _crashed(where, crash.last_words(path))
     runtime.remove(path)
     if known.created:
         points.remove(where)
+
+
+def _crashed(where: Path, words: str) -> None:
+    """Say that a daemon had not ended by itself; its last words are shown once, here."""
+    if words:
+        click.echo(f"{where}: its daemon had crashed: {crash.headline(words)}", err=True)
+        if words != crash.SILENT:
+            click.echo(indent(words, "  "), err=True)

@@ -16,14 +16,19 @@ from imgfs.verify import Outcome
 from imgfs.verify import verify as verify_media
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from imgfs.opening.layers import Layer
+
+
+_Range = tuple[int, int, str]
 
 
 class _Unsound(EvidenceError):
     """The image is not what was acquired."""
 
 
-@click.command()
+@click.command(short_help="Read everything: checksums and stored digests.")
 @click.argument("image", metavar="IMAGE")
 @click.option("--json", "as_json", is_flag=True, help="Machine readable.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -44,7 +49,9 @@ def verify(image: str, *, as_json: bool, quiet: bool, unsafe: bool, **overruled:
             for layer in session.layers:
                 stored |= layer.digests
             with _bar(path.name, source.size, quiet=quiet or as_json) as progress:
-                return await verify_media(session.fetcher, source, stored, progress)
+                outcome = await verify_media(session.fetcher, source, stored, progress)
+            outcome.bad = _reasons(outcome.bad, session.layers)
+            return outcome
 
     outcome = run(work)
     if as_json:
@@ -53,6 +60,15 @@ def verify(image: str, *, as_json: bool, quiet: bool, unsafe: bool, **overruled:
         _tell(outcome)
     if not outcome.sound:
         raise _Unsound(f"{image} is not what was acquired")
+
+
+def _reasons(bad: list[_Range], layers: Iterable[Layer]) -> list[_Range]:
+    """Return ranges with the reason the container gave for what it lacks, which reading does not know."""
+    lost = [row for layer in layers if layer.kind == "container" for row in layer.lost]
+    return [
+        (start, stop, next((w for first, last, w in lost if first <= start and stop <= last), why))
+        for start, stop, why in bad
+    ]
 
 
 def _tell(outcome: Outcome) -> None:

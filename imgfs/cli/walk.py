@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import stat as modes
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from imgfs import limits
 from imgfs.cli.options import overrule, overruling, split_path
-from imgfs.cli.sessions import resolved, run
-from imgfs.errors import IsADirectory
+from imgfs.cli.sessions import patience, resolved, run
+from imgfs.errors import EvidenceError, IsADirectory, NeedKey, NotADirectory, NotFound, NotSupported
 from imgfs.model import Attr, Kind
 from imgfs.tree.facts import iso
 from imgfs.tree.names import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from imgfs.session import Session
     from imgfs.tree.nodes import Child, Node
 
+_HINT: Final = 12  # names of a directory that are told instead of one that is not there
+_REFUSED: Final = {"unsupported": NotSupported, "locked": NeedKey, "damaged": EvidenceError}
 _PATH = click.argument("where", metavar="IMAGE[:PATH]")
 
 
@@ -33,10 +37,53 @@ def _at(where: str, overruled: dict[str, Any], work: Callable[[Session, Node], A
 
     async def body() -> None:
         async with resolved([image], checked, unsafe=unsafe) as session:
-            disk = os.fsencode(image.name)
-            await work(session, await session.find((disk, *path)))
+            async with patience(f"opening {image.name}"):
+                node = await _find(session, image, path)
+            await work(session, node)
 
     run(body)
+
+
+async def _find(session: Session, image: Path, path: tuple[bytes, ...]) -> Node:
+    """Return the node at a path below an image.
+
+    Raises:
+        NotFound, NotADirectory: with how far the path leads, and what there is instead.
+        NotSupported, NeedKey, EvidenceError: it leads into a layer that could not be opened.
+    """
+    node = await session.find((os.fsencode(image.name),))
+    for depth, name in enumerate(path):
+        far = f"{image.name}:{printable(b'/'.join(path[: depth + 1]))}"
+        try:
+            node = await node.find(name)
+        except NotFound:
+            _refused(session, b"/".join((os.fsencode(image.name), *path[:depth])))
+            raise NotFound(f"{far}: no such file or directory{await _instead(node)}") from None
+        except NotADirectory:
+            raise NotADirectory(f"{far.rpartition('/')[0]} is not a directory") from None
+    return node
+
+
+def _refused(session: Session, path: bytes) -> None:
+    """Say why a layer was not opened: nothing below it can be found.
+
+    Raises:
+        NotSupported, NeedKey, EvidenceError: as its state is.
+    """
+    for layer in session.layers:
+        if os.fsencode(layer.path) == path and layer.state in _REFUSED:
+            why = layer.needs or "; ".join(layer.notes) or layer.title
+            raise _REFUSED[layer.state](f"{layer.path}: {why}")
+
+
+async def _instead(node: Node) -> str:
+    """Return what a directory holds, when that is little enough to be a hint."""
+    names = []
+    async for child in rows(node):
+        names.append(printable(child.name))
+        if len(names) > _HINT:
+            return ""
+    return f" (there is {', '.join(names)})" if names else ""
 
 
 async def rows(node: Node) -> AsyncIterator[Child]:
@@ -62,7 +109,7 @@ def _line(name: str, attr: Attr) -> str:
     return f"{_mode(attr)} {attr.uid:>5} {attr.gid:>5} {attr.size:>14,} {when:19} {name}{mark}{damage}"
 
 
-@click.command()
+@click.command(short_help="List a directory of an image.")
 @_PATH
 @click.option("-l", "long", is_flag=True, help="With mode, owner, size and time.")
 @overruling
@@ -72,7 +119,8 @@ def ls(where: str, *, long: bool, **overruled: Any) -> None:
     async def work(_session: Session, node: Node) -> None:
         attr = await node.attr()
         if attr.kind is not Kind.DIR:
-            click.echo(_line(where.rpartition("/")[2], attr) if long else where.rpartition("/")[2])
+            name = re.split("[:/]", where)[-1]
+            click.echo(_line(name, attr) if long else name)
             return
         async for child in rows(node):
             click.echo(_line(printable(child.name), child.attr) if long else printable(child.name))
@@ -80,7 +128,7 @@ def ls(where: str, *, long: bool, **overruled: Any) -> None:
     _at(where, overruled, work)
 
 
-@click.command()
+@click.command(short_help="Show a directory and what is below it.")
 @_PATH
 @click.option("-L", "--depth", default=3, show_default=True, help="Levels to show.")
 @overruling
@@ -99,13 +147,15 @@ def tree(where: str, *, depth: int, **overruled: Any) -> None:
                 )
 
     async def work(session: Session, node: Node) -> None:
+        if (await node.attr()).kind is not Kind.DIR:
+            raise NotADirectory(f"{where} is not a directory; imgfs stat shows what is known of it")
         click.echo(where)
         await branch(node, "", depth, session)
 
     _at(where, overruled, work)
 
 
-@click.command()
+@click.command(short_help="Show everything known of a file.")
 @_PATH
 @overruling
 def stat(where: str, **overruled: Any) -> None:
@@ -141,7 +191,7 @@ def _value(value: bytes) -> str:
     return text if text.isprintable() else "0x" + value.hex()
 
 
-@click.command()
+@click.command(short_help="Write the bytes of a file to standard output.")
 @_PATH
 @overruling
 def cat(where: str, **overruled: Any) -> None:
@@ -149,7 +199,7 @@ def cat(where: str, **overruled: Any) -> None:
 
     async def work(session: Session, node: Node) -> None:
         if (await node.attr()).kind is Kind.DIR:
-            raise IsADirectory(f"{where} is a directory")
+            raise IsADirectory(f"{where.rstrip(':')} is a directory; imgfs ls lists it")
         file = await session.open(node)
         out = sys.stdout.buffer
         for at in range(0, file.size, limits.BATCH_BYTES):

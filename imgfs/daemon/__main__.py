@@ -11,7 +11,8 @@ import traceback
 
 import trio
 
-from imgfs.daemon import mount
+from imgfs import runtime
+from imgfs.daemon import crash, mount
 from imgfs.daemon.config import Config
 from imgfs.errors import ImgfsError
 
@@ -29,15 +30,24 @@ def main() -> int:
     os.set_inheritable(report, False)
     _let_go()
 
+    told = False
+
     def live() -> None:
+        nonlocal told
+        if os.environ.get("IMGFS_FOREGROUND") != "1":
+            crash.listen(runtime.path_of(os.getpid()))
         _say(report, {"live": os.getpid()})
+        told = True
 
     try:
         trio.run(mount.run, config, live)
-    except BaseException as why:  # noqa: BLE001  # reported to the starter, whatever it is
+    except BaseException as why:  # noqa: BLE001  # reported, whatever it is
         error = _first(why)
         message = error.message if isinstance(error, ImgfsError) else f"{type(error).__name__}: {error}"
         code = error.exit_code if isinstance(error, ImgfsError) else 70
+        if told:  # the starter has gone on, and its descriptor may be somebody else's by now
+            traceback.print_exc()
+            return code
         trace = "" if isinstance(error, ImgfsError) else traceback.format_exc()
         _say(report, {"error": message, "exit": code, "traceback": trace})
         return code

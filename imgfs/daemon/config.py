@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imgfs.opening.keys import Key
 from imgfs.opening.place import Overrule
-from imgfs.session import Settings
+from imgfs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

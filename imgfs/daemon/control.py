@@ -87,22 +87,3 @@ async def _send(stream: trio.socket.SocketType, data: bytes) -> None:
     while data:
         sent = await stream.send(data)
         data = data[sent:]
-
-
-def ask(path: Path, verb: str, *, patience: float = _PATIENCE) -> dict[str, object] | None:
-    """Ask a daemon, from outside it; None when nobody answers."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
-        stream.settimeout(patience)
-        try:
-            stream.connect(str(path))
-            stream.sendall(json.dumps({"verb": verb}).encode() + b"\n")
-            answer = bytearray()
-            while not answer.endswith(b"\n"):
-                part = stream.recv(65536)
-                if not part:
-                    return None
-                answer += part
-        except OSError:
-            return None
-    reply = json.loads(answer)
-    return reply if isinstance(reply, dict) else None

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgfs import runtime
+from imgfs import log, runtime
+from imgfs.daemon import crash
 from imgfs.errors import MountError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+def absolute(path: str) -> Path:
+    """Return the path the kernel will show, without touching the last component: it may be a dead mount."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  # links of the last component must not be followed
+    return Path(os.path.realpath(whole.parent)) / whole.name
 
 
 def prepare(mountpoint: Path, images: Sequence[Path]) -> bool:
@@ -65,6 +75,8 @@ def clear_dead(mountpoint: Path) -> None:
         if record.mountpoint == str(mountpoint) and alive(record.pid):
             raise MountError(f"{mountpoint}: {', '.join(record.images)} is mounted there already")
         if record.mountpoint == str(mountpoint):
+            words = crash.last_words(path)
+            logger.warning(log.DAEMON_CRASHED, extra={"pid": record.pid, "last_words": words})
             runtime.remove(path)
     if _answers(mountpoint):
         raise MountError(f"{mountpoint}: something is mounted there already")
@@ -81,12 +93,12 @@ def _answers(mountpoint: Path) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and was not waited for yet does not."""
+    """Say whether a process runs; one that has ended and waits for its parent to notice does not."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+    return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:

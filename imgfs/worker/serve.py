@@ -52,7 +52,10 @@ def main(fd: int, *, unsafe: bool, extra: str = "") -> NoReturn:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.collect()
     gc.freeze()  # what is imported stays shared with the children
-    control.send(wire.NEWS.pack(wire.READY, 0, os.getpid(), 0))
+    try:
+        control.send(wire.NEWS.pack(wire.READY, 0, os.getpid(), 0))
+    except BrokenPipeError:
+        os._exit(0)  # the daemon is gone
     numbers: dict[int, int] = {}
     poll = select.poll()
     poll.register(control, select.POLLIN)
