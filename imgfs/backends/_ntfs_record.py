@@ -32,7 +32,7 @@ _EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
 _SECTOR: Final = 512  # stride of the update sequence array
 _MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
 _NON_RESIDENT = struct.Struct("<QQHHIQQQ")
-_HEAD = struct.Struct("<IIBBH")
+_UPDATES = struct.Struct("<HH")
 _WINDOW: Final = 64 * 1024  # a multiple of every record size
 _WINDOWS: Final = 64
 _REFERENCE: Final = (1 << 48) - 1
@@ -72,19 +72,7 @@ class Mft:
         Raises:
             Malformed: outside the table, no FILE signature, or a torn sector.
         """
-        raw = bytearray(self._raw(number * self._record))
-        if raw[:4] != b"FILE":
-            raise Malformed(f"MFT record {number}: no FILE signature")
-        at, count = struct.unpack_from("<HH", raw, 4)
-        if count < 1 or at + 2 * count > len(raw) or (count - 1) * _SECTOR > len(raw):
-            raise Malformed(f"MFT record {number}: update sequence of {count} at {at}")
-        stamp = raw[at : at + 2]
-        for sector in range(1, count):
-            end = sector * _SECTOR
-            if raw[end - 2 : end] != stamp:
-                raise Malformed(f"MFT record {number}: sector {sector} is torn")
-            raw[end - 2 : end] = raw[at + 2 * sector : at + 2 * sector + 2]
-        return bytes(raw)
+        return unfixed(self._raw(number * self._record), b"FILE", f"MFT record {number}")
 
     def _raw(self, at: int) -> bytes:
         key = at // _WINDOW
@@ -125,29 +113,32 @@ class Mft:
                 own += parse(extension)
         return own
 
-    def valid_size(self, number: int, name: bytes) -> int | None:
-        """Return the initialised size of a data attribute that the base record itself describes.
-
-        The quick way for listings: headers only, no attribute is built. None: look properly.
-        """
-        record = self.record(number)
-        at, stop = int.from_bytes(record[20:22], "little"), len(record) - 64
-        for _ in range(_MAX_ATTRIBUTES):
-            if at > stop:
-                return None
-            kind, length, remote, letters, name_at = _HEAD.unpack_from(record, at)
-            if kind > DATA or kind == ATTRIBUTE_LIST or length < 24:
-                return None
-            if kind == DATA and record[at + name_at : at + name_at + 2 * letters] == name:
-                if not remote or length < 64:
-                    return None
-                return int.from_bytes(record[at + 56 : at + 64], "little")
-            at += length
-        return None
-
     def has_remote_list(self, number: int) -> bool:
         """Say whether the attribute list itself lies outside the record."""
         return any(a.type == ATTRIBUTE_LIST and not a.resident for a in parse(self.record(number)))
+
+
+def unfixed(data: bytes, magic: bytes, place: str) -> bytes:
+    """Return a record with its sectors' last bytes put back.
+
+    Raises:
+        Malformed: another signature, or a torn sector.
+
+    Source: NTFS documentation of the Linux-NTFS project, "Fixup".
+    """
+    if data[:4] != magic:
+        raise Malformed(f"{place}: no {magic.decode()} signature")
+    raw = bytearray(data)
+    at, count = _UPDATES.unpack_from(raw, 4)
+    if count < 1 or at + 2 * count > len(raw) or (count - 1) * _SECTOR > len(raw):
+        raise Malformed(f"{place}: update sequence of {count} at {at}")
+    stamp = raw[at : at + 2]
+    for end in range(_SECTOR, count * _SECTOR, _SECTOR):
+        at += 2
+        if raw[end - 2 : end] != stamp:
+            raise Malformed(f"{place}: sector {end // _SECTOR} is torn")
+        raw[end - 2 : end] = raw[at : at + 2]
+    return bytes(raw)
 
 
 def parse(record: bytes) -> Iterator[Attribute]:

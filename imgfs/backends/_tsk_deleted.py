@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends._tsk_format import Format
-    from imgfs.backends._tsk_list import Describer
+    from imgfs.backends._tsk_list import Describer, Entries
 
 SHIFT: Final = 22  # entries of one directory: four million
 ORPHANS: Final = 1 << 62
@@ -30,9 +30,6 @@ _STREAMS: Final = 8  # bits of an orphan cursor that count streams
 _USED: Final = 4  # TSK_FS_META_FLAG_USED
 NAMES_SECONDS: Final = 1.2  # walking all names before orphans are told from files; the deadline is 2 s
 _REUSED: Final = "the metadata belongs to another file now"
-
-
-Entries = list[Entry]  # of one file: its content, then its streams
 
 
 class Deleted:

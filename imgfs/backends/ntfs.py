@@ -10,6 +10,8 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
+from imgfs.backends._ntfs_describe import Describer
+from imgfs.backends._ntfs_files import NtfsFiles
 from imgfs.backends._ntfs_record import DATA, VOLUME_NAME, Mft, parse
 from imgfs.backends._ntfs_security import Descriptors
 from imgfs.backends._ntfs_values import Values
@@ -79,7 +81,8 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         label=_label(mft),
         uuid=f"{serial:016X}",
     )
-    return TskFiles(fs, form, info, volume)
+    files = TskFiles(fs, form, info, volume)
+    return NtfsFiles(reader, fs, files, Describer(mft, cluster, volume), volume)
 
 
 def _label(mft: Mft) -> str:
