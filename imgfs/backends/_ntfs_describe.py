@@ -10,8 +10,7 @@ attribute header", "$STANDARD_INFORMATION"; [MS-FSCC] 2.1.2.1 (reparse tags), 2.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends._ntfs_record import ATTRIBUTE_LIST, DATA, REPARSE, STANDARD, filetime
 from imgfs.backends._ntfs_runs import clipped, pairs
@@ -41,11 +40,10 @@ _REMOTE = struct.Struct("<QQHHIQQQ")  # from byte 16: lowest, highest, runs, uni
 _STANDARD = struct.Struct("<4QI")  # born, modified, changed, accessed, attributes
 _IN_USE, _DIRECTORY = 1, 2
 _COMPRESSED, _ENCRYPTED = 0x00FF, 0x4000
-_READ_ONLY, _HIDDEN = 0x1, 0x2
+_READ_ONLY: Final = 0x1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
+class Data(NamedTuple):
     """A data attribute. ``problem`` says why there is no layout. Units: bytes."""
 
     name: bytes
@@ -122,15 +120,9 @@ class Describer:
             kind, length, remote, letters, name_at, form, ident = unpack(record, at)
             if kind == _END:
                 break
-            if length < 24 or at + length > stop + 16 or kind == ATTRIBUTE_LIST:
+            if length < 24 or at + length > stop + 16:
                 return None
-            if kind == STANDARD:
-                value, value_at = _VALUE.unpack_from(record, at + 16)
-                if remote or value < 36 or value_at + 36 > length:
-                    return None
-                born, modified, changed, accessed, bits = _STANDARD.unpack_from(record, at + value_at)
-                mode = _mode(bits)
-            elif kind == DATA:
+            if kind == DATA:
                 data = self._data(record, at, length, remote, letters, name_at, form, ident)
                 if data is None:
                     return None
@@ -140,13 +132,21 @@ class Describer:
                     content = data
                 else:
                     return None
+            elif kind == STANDARD:
+                value, value_at = _VALUE.unpack_from(record, at + 16)
+                if remote or value < 36 or value_at + 36 > length:
+                    return None
+                born, modified, changed, accessed, bits = _STANDARD.unpack_from(record, at + value_at)
+                mode = _mode(bits)
+            elif kind == ATTRIBUTE_LIST:
+                return None
             elif kind == REPARSE:
                 value, value_at = _VALUE.unpack_from(record, at + 16)
                 if remote or value < 4 or value_at + 4 > length:
                     return None
                 (tag,) = struct.unpack_from("<I", record, at + value_at)
-            elif kind in {_INDEX_ROOT, _INDEX_ALLOCATION} and letters == 4:
-                size = _index_size(record[at : at + length], remote, name_at) or size
+            elif kind > DATA and letters == 4:
+                size = _index_size(record[at : at + length], kind, remote, name_at) or size
             at += length
         kind = Kind.LNK if tag in LINKS else Kind.DIR if flags & _DIRECTORY else Kind.REG
         allocated, problem = 0, ""
@@ -228,8 +228,10 @@ class Describer:
         return linear(size, clipped(rows, size, valid, self._volume))
 
 
-def _index_size(body: bytes, remote: int, name_at: int) -> int:
-    if body[name_at : name_at + 8] != "$I30".encode("utf-16-le"):
+def _index_size(body: bytes, kind: int, remote: int, name_at: int) -> int:
+    if kind not in {_INDEX_ROOT, _INDEX_ALLOCATION} or body[name_at : name_at + 8] != "$I30".encode(
+        "utf-16-le"
+    ):
         return 0
     if remote:
         return min(int(_REMOTE.unpack_from(body, 16)[6]), MAX_SIZE) if len(body) >= 64 else 0
@@ -246,8 +248,19 @@ def _light(layout: Layout | None) -> tuple[Layout, ...] | None:
 
 
 def _mode(bits: int) -> int:
-    """Return permission bits the way TSK derives them: not read-only is writable, not hidden readable."""
-    return 0o111 | (0 if bits & _READ_ONLY else 0o222) | (0 if bits & _HIDDEN else 0o444)
+    return 0o555 if bits & _READ_ONLY else 0o777
+
+
+def plain_mode(attr: Attr, _meta: int) -> Attr:
+    """Return attributes of TSK with the mode every other entry has.
+
+    TSK takes the right to read from read-only files and the right to write from hidden ones.
+    """
+    mode = 0o777 if attr.mode & 0o444 else 0o555
+    if attr.mode in {0, mode}:
+        return attr
+    fields = {name: getattr(attr, name) for name in attr.__struct_fields__}
+    return Attr(**fields | {"mode": mode})
 
 
 def _stream_attr(attr: Attr, data: Data) -> Attr:

@@ -121,7 +121,7 @@ class Index:
             block = self._read(number * self._block)
             if self._bitmap is None and block[:4] != b"INDX":
                 return  # nothing says that it is in use
-            block = unfixed(block, b"INDX", f"index block {number}")
+            block = unfixed(block, b"INDX", "index block", number)
         except EvidenceError as why:
             yield why.message
             return

@@ -28,7 +28,8 @@ STANDARD, ATTRIBUTE_LIST, FILE_NAME, SECURITY, VOLUME_NAME, DATA, REPARSE = (
     0x80,
     0xC0,
 )
-_EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
+EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
+FIRST_TIME, LAST_TIME = EPOCH - (1 << 63) // 100, EPOCH + (1 << 63) // 100  # 1677 and 2262: 64 bits
 _SECTOR: Final = 512  # stride of the update sequence array
 _MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
 _NON_RESIDENT = struct.Struct("<QQHHIQQQ")
@@ -72,7 +73,7 @@ class Mft:
         Raises:
             Malformed: outside the table, no FILE signature, or a torn sector.
         """
-        return unfixed(self._raw(number * self._record), b"FILE", f"MFT record {number}")
+        return unfixed(self._raw(number * self._record), b"FILE", "MFT record", number)
 
     def _raw(self, at: int) -> bytes:
         key = at // _WINDOW
@@ -118,7 +119,7 @@ class Mft:
         return any(a.type == ATTRIBUTE_LIST and not a.resident for a in parse(self.record(number)))
 
 
-def unfixed(data: bytes, magic: bytes, place: str) -> bytes:
+def unfixed(data: bytes, magic: bytes, what: str, number: int) -> bytes:
     """Return a record with its sectors' last bytes put back.
 
     Raises:
@@ -127,9 +128,16 @@ def unfixed(data: bytes, magic: bytes, place: str) -> bytes:
     Source: NTFS documentation of the Linux-NTFS project, "Fixup".
     """
     if data[:4] != magic:
-        raise Malformed(f"{place}: no {magic.decode()} signature")
-    raw = bytearray(data)
-    at, count = _UPDATES.unpack_from(raw, 4)
+        raise Malformed(f"{what} {number}: no {magic.decode()} signature")
+    at, count = _UPDATES.unpack_from(data, 4)
+    if count == 3 and len(data) == 1024 and at <= 1018:  # nearly every record there is
+        stamp = data[at : at + 2]
+        if data[510:512] == stamp == data[1022:]:
+            return data[:510] + data[at + 2 : at + 4] + data[512:1022] + data[at + 4 : at + 6]
+    return _unfixed(bytearray(data), at, count, f"{what} {number}")
+
+
+def _unfixed(raw: bytearray, at: int, count: int, place: str) -> bytes:
     if count < 1 or at + 2 * count > len(raw) or (count - 1) * _SECTOR > len(raw):
         raise Malformed(f"{place}: update sequence of {count} at {at}")
     stamp = raw[at : at + 2]
@@ -187,5 +195,4 @@ def _references(content: bytes) -> Iterator[int]:
 
 def filetime(value: int) -> int | None:
     """Return nanoseconds since 1970 of a FILETIME; None: 0, or outside 64 bits."""
-    nanoseconds = (value - _EPOCH) * 100
-    return nanoseconds if value and -(1 << 63) <= nanoseconds < 1 << 63 else None
+    return (value - EPOCH) * 100 if FIRST_TIME <= value < LAST_TIME else None

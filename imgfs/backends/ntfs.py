@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._ntfs_describe import Describer
+from imgfs.backends._ntfs_describe import Describer, plain_mode
 from imgfs.backends._ntfs_files import NtfsFiles
 from imgfs.backends._ntfs_record import DATA, VOLUME_NAME, Mft, parse
 from imgfs.backends._ntfs_security import Descriptors
@@ -69,6 +69,7 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         link=values.link,
         xattrs=values.xattrs,
         owners=False,
+        repair=plain_mode,
         directory_streams=True,
         holes=True,
     )
