@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends._ntfs_index import Index
 from imgfs.backends._tsk import mapped, open_file
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from imgfs.backends._tsk_list import Entries
     from imgfs.model import Layout, Page
 
-_STALE = "the name refers to an earlier file of this MFT record"
+_STALE: Final = "the name refers to an earlier file of this MFT record"
+
+
+def references(reader: Reader, fs: Any, cluster: int, volume: int, inum: int) -> frozenset[int]:
+    """Return what a directory refers to, each a number with its sequence above bit 48.
+
+    Raises:
+        EvidenceError: no such directory, or no index.
+    """
+    index = Index(reader, open_file(fs, inum), cluster, volume)
+    return frozenset(name.sequence << 48 | name.number for name in index.names() if not isinstance(name, str))
 
 
 class NtfsFiles:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from imgfs.backends._ntfs_record import FILE_NAME, unfixed
+from imgfs.backends._ntfs_record import FILE_NAME, REFERENCE, unfixed
 from imgfs.backends._tsk_layout import read_attribute, rows_of, size_of
 from imgfs.errors import EvidenceError, Malformed
 
@@ -28,7 +28,6 @@ _NODE = struct.Struct("<III")  # first entry, end of the last, room; from the st
 _ENTRY = struct.Struct("<QHHH")  # reference, lengths of the entry and of its key, flags
 _HAS_CHILD, _LAST = 1, 2
 _SHORT: Final = 2  # the name space of 8.3 names
-_REFERENCE: Final = (1 << 48) - 1
 _KEY, _LETTERS = 16, 82  # of an entry: its key, and the name at the end of that
 _INDEX_MAX: Final = 512 << 20  # bytes of one index: about four million names
 _ROOT_MAX: Final = 64 << 10
@@ -171,7 +170,7 @@ class Index:
                 yield (
                     block[at + 81],
                     Name(
-                        reference & _REFERENCE,
+                        reference & REFERENCE,
                         reference >> 48,
                         text.encode("utf-8", "surrogatepass"),
                         bool(block[at + 75] & 0x10),

@@ -36,7 +36,7 @@ _NON_RESIDENT = struct.Struct("<QQHHIQQQ")
 _UPDATES = struct.Struct("<HH")
 _WINDOW: Final = 64 * 1024  # a multiple of every record size
 _WINDOWS: Final = 64
-_REFERENCE: Final = (1 << 48) - 1
+REFERENCE: Final = (1 << 48) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Mft:
                 extension = self.record(other)
             except EvidenceError:
                 continue  # the rest is still worth showing
-            if struct.unpack_from("<Q", extension, 32)[0] & _REFERENCE == number:
+            if struct.unpack_from("<Q", extension, 32)[0] & REFERENCE == number:
                 own += parse(extension)
         return own
 
@@ -187,7 +187,7 @@ def _references(content: bytes) -> Iterator[int]:
     at = 0
     while at + 26 <= len(content):
         (length,) = struct.unpack_from("<H", content, at + 4)
-        yield struct.unpack_from("<Q", content, at + 16)[0] & _REFERENCE
+        yield struct.unpack_from("<Q", content, at + 16)[0] & REFERENCE
         if length < 26:
             return
         at += length

@@ -46,6 +46,11 @@ def same(attr: Attr, _meta: int) -> Attr:
     return attr
 
 
+def plain_number(number: int) -> bytes:
+    """Name an orphan by its number."""
+    return b"%d" % number
+
+
 def every_number(number: int) -> int:
     """Say that every metadata address may be an orphan."""
     return number
@@ -61,7 +66,8 @@ class Format:
     ``directory_streams`` says that directories may have streams, ``owners`` that TSK's uid and gid are the
     file system's own. ``repair`` adjusts the
     attributes of a metadata address. ``next_orphan`` skips addresses that hold no metadata: on FAT
-    any slot of any sector has one.
+    any slot of any sector has one. ``knows_orphans`` says that it returns orphans only, in use or not;
+    else they are told from files by a walk of all names.
     """
 
     content: frozenset[int] = frozenset({DEFAULT})
@@ -74,6 +80,8 @@ class Format:
     xattrs: Callable[[Any], dict[bytes, bytes]] = no_xattrs
     repair: Callable[[Attr, int], Attr] = same
     next_orphan: Callable[[int], int] = every_number
+    orphan_name: Callable[[int], bytes] = plain_number
+    knows_orphans: bool = False
     directory_streams: bool = False
     owners: bool = True
     holes: bool = False
