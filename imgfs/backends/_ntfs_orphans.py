@@ -1,7 +1,7 @@
 """MFT records no directory shows: found from the records themselves, without a walk of all names.
 
-A record out of use is an orphan when the directory it names as its parent is gone or was given to
-another file; one in use also when that directory does not name it.
+A record out of use is an orphan when the record of the directory it names as its parent was given to
+another file; one in use when that directory is not in use, or does not name it.
 
 Source: NTFS documentation of the Linux-NTFS project, "FILE record", "$FILE_NAME", "File reference".
 """
@@ -26,6 +26,7 @@ _KEPT: Final = 500_000  # references of directories looked into last
 _IN_USE, _DIRECTORY = 1, 2
 _STATE = struct.Struct("<H4xH")  # from byte 16: sequence, then flags
 _SHORT: Final = 2
+_DEPTH: Final = 256  # deleted directories in each other; deeper ones are orphans
 
 
 class Orphans:
@@ -79,13 +80,36 @@ class Orphans:
     def _is_shown(self, parent: int, own: int) -> bool:
         """Say whether a parent is a live directory, and names the reference if there is one."""
         number = parent & REFERENCE
+        if self._is_directory(parent, deleted=False):
+            return not own or own in self._named(number)
+        return not own and self._is_below_deleted(parent)
+
+    def _is_below_deleted(self, parent: int) -> bool:
+        """Say whether a parent is a deleted directory that can be reached itself.
+
+        It is shown where it was, or as an orphan, and its files in it. Directories that name each
+        other in a circle would hide all of them.
+        """
+        seen: set[int] = set()
+        while self._is_directory(parent, deleted=True):
+            if parent in seen or len(seen) >= _DEPTH:
+                return False
+            seen.add(parent)
+            names = [a.content for a in parse(self._mft.record(parent & REFERENCE)) if _is_name(a)]
+            if not names:
+                break
+            parent = int.from_bytes(names[0][:8], "little")
+        return bool(seen)
+
+    def _is_directory(self, reference: int, *, deleted: bool) -> bool:
+        """Say whether a reference is to a directory; releasing a record counts its sequence up."""
         try:
-            sequence, flags = _STATE.unpack_from(self._mft.record(number), 16)
+            sequence, flags = _STATE.unpack_from(self._mft.record(reference & REFERENCE), 16)
         except EvidenceError:
             return False
-        if flags & (_IN_USE | _DIRECTORY) != _IN_USE | _DIRECTORY or sequence != parent >> 48:
+        if not flags & _DIRECTORY or bool(flags & _IN_USE) is deleted:
             return False
-        return not own or own in self._named(number)
+        return bool(sequence == (reference >> 48) + deleted)
 
     def _named(self, number: int) -> frozenset[int]:
         found = self._kept.get(number)
