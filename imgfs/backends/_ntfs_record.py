@@ -28,14 +28,15 @@ STANDARD, ATTRIBUTE_LIST, FILE_NAME, SECURITY, VOLUME_NAME, DATA, REPARSE = (
     0x80,
     0xC0,
 )
-_EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
+EPOCH: Final = 116_444_736_000_000_000  # 1970-01-01 in 100 ns since 1601-01-01
+FIRST_TIME, LAST_TIME = EPOCH - (1 << 63) // 100, EPOCH + (1 << 63) // 100  # 1677 and 2262: 64 bits
 _SECTOR: Final = 512  # stride of the update sequence array
 _MAX_ATTRIBUTES: Final = 256  # a record of 4 KiB holds fewer
 _NON_RESIDENT = struct.Struct("<QQHHIQQQ")
-_HEAD = struct.Struct("<IIBBH")
+_UPDATES = struct.Struct("<HH")
 _WINDOW: Final = 64 * 1024  # a multiple of every record size
 _WINDOWS: Final = 64
-_REFERENCE: Final = (1 << 48) - 1
+REFERENCE: Final = (1 << 48) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +73,7 @@ class Mft:
         Raises:
             Malformed: outside the table, no FILE signature, or a torn sector.
         """
-        raw = bytearray(self._raw(number * self._record))
-        if raw[:4] != b"FILE":
-            raise Malformed(f"MFT record {number}: no FILE signature")
-        at, count = struct.unpack_from("<HH", raw, 4)
-        if count < 1 or at + 2 * count > len(raw) or (count - 1) * _SECTOR > len(raw):
-            raise Malformed(f"MFT record {number}: update sequence of {count} at {at}")
-        stamp = raw[at : at + 2]
-        for sector in range(1, count):
-            end = sector * _SECTOR
-            if raw[end - 2 : end] != stamp:
-                raise Malformed(f"MFT record {number}: sector {sector} is torn")
-            raw[end - 2 : end] = raw[at + 2 * sector : at + 2 * sector + 2]
-        return bytes(raw)
+        return unfixed(self._raw(number * self._record), b"FILE", "MFT record", number)
 
     def _raw(self, at: int) -> bytes:
         key = at // _WINDOW
@@ -121,33 +110,43 @@ class Mft:
                 extension = self.record(other)
             except EvidenceError:
                 continue  # the rest is still worth showing
-            if struct.unpack_from("<Q", extension, 32)[0] & _REFERENCE == number:
+            if struct.unpack_from("<Q", extension, 32)[0] & REFERENCE == number:
                 own += parse(extension)
         return own
-
-    def valid_size(self, number: int, name: bytes) -> int | None:
-        """Return the initialised size of a data attribute that the base record itself describes.
-
-        The quick way for listings: headers only, no attribute is built. None: look properly.
-        """
-        record = self.record(number)
-        at, stop = int.from_bytes(record[20:22], "little"), len(record) - 64
-        for _ in range(_MAX_ATTRIBUTES):
-            if at > stop:
-                return None
-            kind, length, remote, letters, name_at = _HEAD.unpack_from(record, at)
-            if kind > DATA or kind == ATTRIBUTE_LIST or length < 24:
-                return None
-            if kind == DATA and record[at + name_at : at + name_at + 2 * letters] == name:
-                if not remote or length < 64:
-                    return None
-                return int.from_bytes(record[at + 56 : at + 64], "little")
-            at += length
-        return None
 
     def has_remote_list(self, number: int) -> bool:
         """Say whether the attribute list itself lies outside the record."""
         return any(a.type == ATTRIBUTE_LIST and not a.resident for a in parse(self.record(number)))
+
+
+def unfixed(data: bytes, magic: bytes, what: str, number: int) -> bytes:
+    """Return a record with its sectors' last bytes put back.
+
+    Raises:
+        Malformed: another signature, or a torn sector.
+
+    Source: NTFS documentation of the Linux-NTFS project, "Fixup".
+    """
+    if data[:4] != magic:
+        raise Malformed(f"{what} {number}: no {magic.decode()} signature")
+    at, count = _UPDATES.unpack_from(data, 4)
+    if count == 3 and len(data) == 1024 and at <= 1018:  # nearly every record there is
+        stamp = data[at : at + 2]
+        if data[510:512] == stamp == data[1022:]:
+            return data[:510] + data[at + 2 : at + 4] + data[512:1022] + data[at + 4 : at + 6]
+    return _unfixed(bytearray(data), at, count, f"{what} {number}")
+
+
+def _unfixed(raw: bytearray, at: int, count: int, place: str) -> bytes:
+    if count < 1 or at + 2 * count > len(raw) or (count - 1) * _SECTOR > len(raw):
+        raise Malformed(f"{place}: update sequence of {count} at {at}")
+    stamp = raw[at : at + 2]
+    for end in range(_SECTOR, count * _SECTOR, _SECTOR):
+        at += 2
+        if raw[end - 2 : end] != stamp:
+            raise Malformed(f"{place}: sector {end // _SECTOR} is torn")
+        raw[end - 2 : end] = raw[at : at + 2]
+    return bytes(raw)
 
 
 def parse(record: bytes) -> Iterator[Attribute]:
@@ -188,7 +187,7 @@ def _references(content: bytes) -> Iterator[int]:
     at = 0
     while at + 26 <= len(content):
         (length,) = struct.unpack_from("<H", content, at + 4)
-        yield struct.unpack_from("<Q", content, at + 16)[0] & _REFERENCE
+        yield struct.unpack_from("<Q", content, at + 16)[0] & REFERENCE
         if length < 26:
             return
         at += length
@@ -196,5 +195,4 @@ def _references(content: bytes) -> Iterator[int]:
 
 def filetime(value: int) -> int | None:
     """Return nanoseconds since 1970 of a FILETIME; None: 0, or outside 64 bits."""
-    nanoseconds = (value - _EPOCH) * 100
-    return nanoseconds if value and -(1 << 63) <= nanoseconds < 1 << 63 else None
+    return (value - EPOCH) * 100 if FIRST_TIME <= value < LAST_TIME else None

@@ -63,9 +63,6 @@ class Values:
             Malformed: the record does not say it, so stale bytes could pass for content.
         """
         wanted = (name or b"").decode("utf-8", "replace")
-        quick = self._mft.valid_size(inum, wanted.encode("utf-16-le", "replace"))
-        if quick is not None:
-            return quick
         for attribute in self._mft.attributes(inum):
             if (
                 attribute.type == DATA

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends._tsk_format import Format
-    from imgfs.backends._tsk_list import Describer
+    from imgfs.backends._tsk_list import Describer, Entries
 
 SHIFT: Final = 22  # entries of one directory: four million
 ORPHANS: Final = 1 << 62
@@ -30,9 +30,6 @@ _STREAMS: Final = 8  # bits of an orphan cursor that count streams
 _USED: Final = 4  # TSK_FS_META_FLAG_USED
 NAMES_SECONDS: Final = 1.2  # walking all names before orphans are told from files; the deadline is 2 s
 _REUSED: Final = "the metadata belongs to another file now"
-
-
-Entries = list[Entry]  # of one file: its content, then its streams
 
 
 class Deleted:
@@ -93,7 +90,7 @@ class Deleted:
         """Yield a directory: of a live one its directories and deleted entries, of a deleted one all."""
         file = self.file(inum)
         inside_deleted = bool(inum & _POSITION) or inum > ORPHANS
-        if inside_deleted and not self._is_deleted_directory(file):
+        if inside_deleted and not self._is_directory(file, inum):
             return
         meta = int(file.info.meta.addr)
         for number, child in enumerate(names_of(self._fs, meta), 1):
@@ -117,19 +114,34 @@ class Deleted:
         if inum == self._root << SHIFT:
             yield Entry(b"$Orphans", _orphans_attr())
 
-    def _is_deleted_directory(self, file: Any) -> bool:
+    def _is_directory(self, file: Any, inum: int) -> bool:
+        """Say whether an entry is a directory whose metadata is still its own."""
         meta = file.info.meta
         return (
             meta is not None
             and META_KINDS.get(int(meta.type)) == Kind.DIR
-            and not int(meta.flags) & ALLOCATED
+            and (not int(meta.flags) & ALLOCATED or self._is_lost(file, inum))
             and int(meta.type) != 11  # the virtual directory $OrphanFiles
         )
+
+    def _is_lost(self, file: Any, inum: int) -> bool:
+        """Say whether metadata in use is an orphan, or named by a directory that is one or below one."""
+        if not self._format.knows_orphans:
+            return False
+        if inum > ORPHANS:
+            return True
+        meta, name = inum >> SHIFT, file.info.name
+        if not inum & _POSITION or name is None or not int(name.flags) & ALLOCATED:
+            return False
+        above = open_file(self._fs, meta).info.meta
+        return above is not None and bool(int(above.flags) & ALLOCATED)
 
     def _describe(self, file: Any, name: bytes, inum: int) -> Entries:
         """Describe a deleted entry; if its metadata was given to another file, say only its name."""
         meta = file.info.meta
         if meta is not None and int(meta.flags) & ALLOCATED:
+            if self._is_lost(file, inum):
+                return self._describer.entries(file, name, inum)
             kind = META_KINDS.get(int(meta.type), Kind.REG) if file.info.name is None else Kind.REG
             return [Entry(name, Attr(kind=kind, inum=inum, nlink=0, deleted=True, damaged=_REUSED))]
         if meta is None:
@@ -159,12 +171,12 @@ class Deleted:
         return Entry(name, entry.attr)
 
     def _orphans(self, cursor: int, limit: int) -> Page:
-        """Return metadata that is unallocated, used, and named nowhere.
+        """Return metadata that is named nowhere.
 
         The cursor is the number of the metadata and, below, that of the stream.
         """
         try:
-            named = self._names()
+            named = set() if self._format.knows_orphans else self._names()
         except TimeoutError as why:
             return Page([], -1, str(why))
         info, found = self._fs.info, list[Entry]()
@@ -192,10 +204,13 @@ class Deleted:
         try:
             file = open_file(self._fs, meta)
             flags = int(file.info.meta.flags) if file.info.meta is not None else ALLOCATED
-            if flags & ALLOCATED or not flags & _USED or int(file.info.meta.type) in {0, 10, 11}:
+            known = self._format.knows_orphans
+            if not known and (flags & ALLOCATED or not flags & _USED):
+                return []
+            if file.info.meta is None or int(file.info.meta.type) in {0, 10, 11}:
                 return []
             with mapped(f"inode {meta}"):
-                return self._describer.entries(file, b"%d" % meta, ORPHANS | meta + 1, deleted=True)
+                return self._describe(file, self._format.orphan_name(meta), ORPHANS | meta + 1)
         except ImgfsError:
             return []  # metadata that cannot be read names nothing
 

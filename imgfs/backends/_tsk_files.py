@@ -14,6 +14,7 @@ from imgfs.model import Attr, FilesInfo, Inline, Kind, Layout, Linear, Page, Tre
 
 if TYPE_CHECKING:
     from imgfs.backends._tsk_format import Format
+    from imgfs.backends._tsk_list import Entries
 
 ROOT, DELETED = 0, 1  # indices of the trees
 
@@ -33,8 +34,7 @@ class TskFiles:
         """Return a page of a directory."""
         if self._is_deleted(tree):
             return self._deleted.list(inum, cursor, limit)
-        file = open_file(self._fs, inum)
-        if self._describer.kind_of(file, []) != Kind.DIR or self._is_virtual(file):
+        if not self.is_directory(open_file(self._fs, inum)):
             raise NotFound(f"inode {inum} is no directory")
         with mapped(f"directory {inum}"):
             return self._live.page(inum, cursor, limit)
@@ -43,11 +43,9 @@ class TskFiles:
         """Return the attributes of a file or of one of its streams."""
         if self._is_deleted(tree):
             return self._deleted.stat(inum, stream)
-        file = open_file(self._fs, inum)
-        with mapped(f"inode {inum}"):
-            for entry in self._describer.entries(file, b"", inum):
-                if entry.stream == stream:
-                    return entry.attr
+        for entry in self.described(inum, b""):
+            if entry.stream == stream:
+                return entry.attr
         raise NotFound(f"inode {inum} has no stream {stream}")
 
     def layout(self, tree: int, inum: int, stream: int) -> tuple[Layout, ...]:
@@ -102,8 +100,17 @@ class TskFiles:
     def _file(self, tree: int, inum: int) -> Any:
         return self._deleted.file(inum) if self._is_deleted(tree) else open_file(self._fs, inum)
 
-    def _is_virtual(self, file: Any) -> bool:
-        return file.info.meta is not None and int(file.info.meta.type) == 11  # TSK_FS_META_TYPE_VIRT_DIR
+    def is_directory(self, file: Any) -> bool:
+        """Say whether a TSK file is a directory of the image, and not one of TSK's own."""
+        meta = file.info.meta
+        virtual = meta is not None and int(meta.type) == 11  # TSK_FS_META_TYPE_VIRT_DIR
+        return self._describer.kind_of(file, []) == Kind.DIR and not virtual
+
+    def described(self, inum: int, name: bytes) -> Entries:
+        """Return the entry of a number of the live tree under a name, and those of its streams."""
+        file = open_file(self._fs, inum)
+        with mapped(f"inode {inum}"):
+            return self._describer.entries(file, name, inum)
 
     def _attribute(self, file: Any, inum: int, stream: int) -> Any:
         form = self._format

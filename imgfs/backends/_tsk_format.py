@@ -46,6 +46,11 @@ def same(attr: Attr, _meta: int) -> Attr:
     return attr
 
 
+def plain_number(number: int) -> bytes:
+    """Name an orphan by its number."""
+    return b"%d" % number
+
+
 def every_number(number: int) -> int:
     """Say that every metadata address may be an orphan."""
     return number
@@ -55,17 +60,19 @@ def every_number(number: int) -> int:
 class Format:
     """How to read one file system through TSK.
 
-    ``content`` are the attribute types of a file's own bytes, ``named`` those that are streams when
-    they carry a name, ``suffix`` the stream names of types that carry none. ``kind`` may overrule
-    what TSK calls a file; ``valid`` gives the initialised size of an attribute by its name.
-    ``directory_streams`` says that directories may have streams, ``owners`` that TSK's uid and gid are the
-    file system's own. ``repair`` adjusts the
-    attributes of a metadata address. ``next_orphan`` skips addresses that hold no metadata: on FAT
-    any slot of any sector has one.
+    ``content`` are the attribute types of a file's own bytes, ``named`` those that are streams when they
+    carry a name and have more than ``named_above`` bytes, ``suffix`` the stream names of types that carry
+    none. ``kind`` may overrule what TSK calls a file; ``valid`` gives the initialised size of an
+    attribute by its name. ``directory_streams`` says that directories may have streams, ``owners`` that
+    TSK's uid and gid are the file system's own. ``repair`` adjusts the attributes of a metadata address.
+    ``next_orphan`` skips addresses that hold no metadata: on FAT any slot of any sector has one.
+    ``knows_orphans`` says that it returns orphans only, in use or not; else they are told from files by a
+    walk of all names.
     """
 
     content: frozenset[int] = frozenset({DEFAULT})
     named: frozenset[int] = frozenset()
+    named_above: int = -1
     suffix: dict[int, bytes] = field(default_factory=dict)
     keep: Callable[[Any], bool] = keep_all
     kind: Callable[[Any, list[Any]], Kind | None] = no_kind
@@ -74,6 +81,8 @@ class Format:
     xattrs: Callable[[Any], dict[bytes, bytes]] = no_xattrs
     repair: Callable[[Attr, int], Attr] = same
     next_orphan: Callable[[int], int] = every_number
+    orphan_name: Callable[[int], bytes] = plain_number
+    knows_orphans: bool = False
     directory_streams: bool = False
     owners: bool = True
     holes: bool = False
@@ -83,7 +92,8 @@ class Format:
         kind = int(attribute.info.type)
         if kind in self.suffix:
             return self.suffix[kind]
-        return bytes(attribute.info.name) if kind in self.named and attribute.info.name else None
+        named = kind in self.named and attribute.info.name and int(attribute.info.size) > self.named_above
+        return bytes(attribute.info.name) if named else None
 
     def is_content(self, attribute: Any) -> bool:
         """Say whether an attribute is the file's own bytes."""

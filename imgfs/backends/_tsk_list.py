@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KEPT_DIRECTORIES: Final = 8
 KEPT_ENTRIES: Final = 200_000  # beyond, older directories are dropped
+Entries = list[Entry]  # of one file: its content, then its streams
 _NO_FILES: Final = "the entry has no metadata"
 
 

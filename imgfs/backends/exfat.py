@@ -7,6 +7,7 @@ Source: Microsoft exFAT file system specification, sections 3.1 (boot sector), 7
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
@@ -20,11 +21,12 @@ from imgfs.errors import EvidenceError, Malformed, NotMine
 from imgfs.model import Attr, FilesInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from imgfs.backends import Files, Options, Reader
 
 _LABEL: Final = b" (Volume Label Entry)"
+_ROOT_MAX: Final = 4 << 20  # bytes of the root directory in which a label is looked for
 _LABEL_ENTRY, _FILE_ENTRY, _STREAM_ENTRY = 0x83, 0x05, 0x40  # the latter two without their in-use bit
 
 
@@ -41,7 +43,7 @@ def open_exfat(reader: Reader, options: Options) -> Files:
     if boot[3:11] != b"EXFAT   ":
         raise NotMine("exfat")
     (sectors,) = struct.unpack_from("<Q", boot, 72)
-    heap, _, root, serial = struct.unpack_from("<4I", boot, 88)
+    heap, _, _, serial = struct.unpack_from("<4I", boot, 88)
     sector_shift, cluster_shift = boot[108], boot[109]
     if not 9 <= sector_shift <= 12 or cluster_shift > 25 - sector_shift:
         raise Malformed(
@@ -61,7 +63,7 @@ def open_exfat(reader: Reader, options: Options) -> Files:
         trees=trees(int(fs.info.root_inum)),
         block=cluster,
         size=sectors << sector_shift,
-        label=_label(reader, heap_at + (root - 2) * cluster, cluster),
+        label=_label(reader, boot, sector, cluster),
         uuid=serial_text(serial),
         notes=(note,) if note else (),
     )
@@ -78,17 +80,38 @@ def _keep(file: Any) -> bool:
     )
 
 
-def _label(reader: Reader, at: int, cluster: int) -> str:
+def _chain(reader: Reader, table: int, number: int, clusters: int) -> Iterator[int]:
+    """Yield the clusters of a chain through the FAT at ``table``; one that bites its tail ends."""
+    seen: set[int] = set()
+    while 2 <= number < clusters + 2 and number not in seen:
+        seen.add(number)
+        yield number
+        number = int.from_bytes(reader.read(table + 4 * number, 4), "little")
+
+
+def _label(reader: Reader, boot: bytes, sector: int, cluster: int) -> str:
+    """Return the label from the root directory: its entry may stand in any cluster of that."""
+    table, _, heap, clusters, first = struct.unpack_from("<5I", boot, 80)
     try:
-        root = reader.read(at, min(cluster, reader.size - at))
-    except (EvidenceError, ValueError):
-        return ""
+        chain = _chain(reader, table * sector, first, clusters)
+        for number in islice(chain, max(_ROOT_MAX // cluster, 1)):
+            at, length = heap * sector + (number - 2) * cluster, min(cluster, _ROOT_MAX)
+            found = _label_in(reader.read(at, length))
+            if found is not None:
+                return found
+    except EvidenceError:
+        pass  # a label is no reason not to show the files
+    return ""
+
+
+def _label_in(root: bytes) -> str | None:
+    """Return the label in one cluster of the root directory, empty: no later one has it, None: go on."""
     for entry in range(0, len(root) - 31, 32):
         if root[entry] == _LABEL_ENTRY and root[entry + 1] <= 15:
             return root[entry + 2 : entry + 2 + 2 * min(root[entry + 1], 11)].decode("utf-16-le", "replace")
         if not root[entry]:
-            break
-    return ""
+            return ""
+    return None
 
 
 class _Sets:

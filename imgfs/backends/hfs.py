@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _DATA, _RESOURCE, _EXTENDED = 0x1100, 0x1101, 0x1102  # TSK_FS_ATTR_TYPE_HFS_*
 _HEADER_AT: Final = 1024
+_ALL_XATTRS: Final = 8 << 20  # of one file: half a message
 _CATALOG_FORK: Final = 272  # within the volume header
 _NAMESPACE: Final = UUID("b3e20f39-f292-11d6-97a4-00306543ecac")  # the one macOS and blkid hash under
 
@@ -51,6 +52,7 @@ def open_hfs(reader: Reader, _options: Options) -> Files:
     form = Format(
         content=frozenset({_DATA, DEFAULT}),
         named=frozenset({_EXTENDED}),
+        named_above=MAX_XATTRS,  # what is no larger is an extended attribute
         suffix={_RESOURCE: b"rsrc"},
         xattrs=_xattrs,
     )
@@ -94,11 +96,11 @@ def _label(reader: Reader, header: bytes, block: int) -> str:
 
 def _xattrs(file: Any) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
-    room = MAX_XATTRS
+    room = _ALL_XATTRS
     with mapped("xattrs"):
         for attribute in file:
             name, size = attribute.info.name, size_of(attribute)
-            if int(attribute.info.type) == _EXTENDED and name and size <= room:
+            if int(attribute.info.type) == _EXTENDED and name and size <= min(room, MAX_XATTRS):
                 found[bytes(name)] = read_attribute(file, attribute, 0, size)
                 room -= size
     return found

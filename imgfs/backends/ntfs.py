@@ -7,9 +7,13 @@ attributes); [MS-DTYP] 2.4 (security descriptors).
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
+from imgfs.backends._ntfs_describe import Describer, plain_mode
+from imgfs.backends._ntfs_files import NtfsFiles, references
+from imgfs.backends._ntfs_orphans import Orphans
 from imgfs.backends._ntfs_record import DATA, VOLUME_NAME, Mft, parse
 from imgfs.backends._ntfs_security import Descriptors
 from imgfs.backends._ntfs_values import Values
@@ -59,6 +63,7 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         rows = [] if data is None else rows_of(data, size_of(data), cluster, volume)[0]
     mft = Mft(reader, rows, record)
     values = Values(mft, Descriptors(lambda: _descriptors(fs)))
+    orphans = Orphans(mft, partial(references, reader, fs, cluster, volume))
     form = Format(
         content=frozenset({DATA}),
         named=frozenset({DATA}),
@@ -67,6 +72,10 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         link=values.link,
         xattrs=values.xattrs,
         owners=False,
+        repair=plain_mode,
+        next_orphan=orphans.next_orphan,
+        orphan_name=orphans.name,
+        knows_orphans=True,
         directory_streams=True,
         holes=True,
     )
@@ -79,7 +88,8 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         label=_label(mft),
         uuid=f"{serial:016X}",
     )
-    return TskFiles(fs, form, info, volume)
+    files = TskFiles(fs, form, info, volume)
+    return NtfsFiles(reader, fs, files, Describer(mft, cluster, volume), volume)
 
 
 def _label(mft: Mft) -> str:

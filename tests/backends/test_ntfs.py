@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from imgfs.backends._ntfs_record import FILE_NAME, parse
+from imgfs.backends._ntfs_runs import clipped, pairs
 from imgfs.backends._ntfs_security import owner_and_group
-from imgfs.errors import NotMine
-from imgfs.model import Foreign
+from imgfs.backends._tsk_deleted import ORPHANS
+from imgfs.errors import Malformed, NotMine
+from imgfs.model import HOLE, LOST, Foreign, Kind
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
 from tests.backends.tskimages import many, mounted, need, noise, plant, run, sparse_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from imgfs.model import Entry
 
 COMPRESSIBLE = b"".join(b"line %d of a log\n" % n for n in range(20_000))
 
@@ -101,6 +107,112 @@ def test_bytes_beyond_the_initialised_size_are_a_hole(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
     check_hostile("ntfs", make(tmp_path)[0], tmp_path, seeds=16)
+
+
+def table(data: bytes) -> int:
+    """Return where the first record of the MFT lies."""
+    return int.from_bytes(data[48:56], "little") * data[13] * 512
+
+
+def numbered(files: Any, tree: int, entry: Entry) -> int:
+    """Return the MFT record an entry of the deleted tree stands for."""
+    return int(files._tsk._file(tree, entry.attr.inum).info.meta.addr)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_every_record_out_of_use_is_somewhere_in_the_deleted_tree(tmp_path: Path) -> None:
+    need("mkfs.ntfs", "ntfs-3g")
+    image = tmp_path / "ntfs.img"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    run("mkfs.ntfs", "-F", "-Q", "-q", image)
+    with mounted(["ntfs-3g", image], tmp_path / "mnt") as where:
+        (where / "a/b/c").mkdir(parents=True)
+        (where / "keep").mkdir()
+        for number in range(8):
+            for folder in ("a", "a/b/c", "keep"):
+                (where / folder / f"file {number}").write_bytes(b"%d" % number)
+        shutil.rmtree(where / "a")
+        (where / "keep/file 3").unlink()
+        (where / "new").mkdir()  # takes the record of a: its files are orphans now
+    data = image.read_bytes()
+    reader = MemoryReader(data)
+    files = open_files("ntfs", reader)
+    deleted, live = walk(files, 1), walk(files)
+    shown = {numbered(files, 1, entry) for entry in deleted.values() if entry.attr.inum != ORPHANS}
+    wanted = set()
+    for number in range(24, 128):
+        record = data[table(data) + 1024 * number :][:1024]
+        if record[:4] == b"FILE" and not record[22] & 1 and any(a.type == FILE_NAME for a in parse(record)):
+            wanted.add(number)
+    assert len(wanted) > 16
+    assert wanted <= shown
+    assert not {entry.attr.inum for entry in live.values()} & wanted
+    orphans = [name for name in deleted if name.startswith(b"$Orphans/") and name.count(b"/") == 1]
+    assert any(name.endswith(b"-file 5") for name in orphans)
+    assert all(int(name.split(b"/")[1].split(b"-")[0]) >= 24 for name in orphans)
+    for limit in (1, 7):
+        assert walk(files, 1, limit=limit) == deleted
+    for path, entry in deleted.items():
+        assert files.stat(1, entry.attr.inum, entry.stream) == entry.attr, path
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_file_in_use_that_no_directory_names_is_an_orphan(tmp_path: Path) -> None:
+    image, _ = make(tmp_path)
+    data = bytearray(image.read_bytes())
+    files = open_files("ntfs", MemoryReader(bytes(data)))
+    number = walk(files)[b"dir/inner.txt"].attr.inum
+    parent = walk(files)[b"dir"].attr.inum
+    record = table(data) + 1024 * number
+    at = data.find(struct.pack("<Q", parent | files.stat(0, parent, 0).generation << 48), record)
+    assert record < at < record + 1024
+    data[at + 6] ^= 0x40  # the sequence of the parent
+    damaged = MemoryReader(bytes(data))
+    again = open_files("ntfs", damaged)
+    found = walk(again, 1)[b"$Orphans/%d-inner.txt" % number]
+    assert not found.attr.deleted
+    assert content(again, damaged, 1, found) == b"inner\n"
+    assert again.stat(1, found.attr.inum, 0) == found.attr
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_records_read_here_and_by_tsk_agree(tmp_path: Path) -> None:
+    image, _ = make(tmp_path)
+    reader = FileReader(image)
+    files = open_files("ntfs", reader)
+    compared = 0
+    for path, entry in walk(files).items():
+        if entry.attr.kind == Kind.DIR:
+            continue
+        ours, theirs = files.layout(0, entry.attr.inum, entry.stream), files._tsk  # type: ignore[attr-defined]
+        assert files.stat(0, entry.attr.inum, entry.stream) == theirs.stat(
+            0, entry.attr.inum, entry.stream
+        ), path
+        if entry.attr.size:
+            other = theirs.layout(0, entry.attr.inum, entry.stream)
+            assert content(files, reader, 0, entry, ours) == content(files, reader, 0, entry, other), path
+        compared += 1
+    assert compared > 40
+    reader.close()
+
+
+def test_runs_that_contradict_themselves_are_refused() -> None:
+    rows, allocated = pairs(bytes([0x11, 4, 10, 0x01, 2, 0x11, 1, 0xF7, 0]), 0, 9, 512)
+    assert rows == [(0, 2048, 5120), (2048, 1024, HOLE), (3072, 512, 512)]
+    assert allocated == 2560
+    assert clipped(rows, 3500, 2500, 5632) == [
+        (0, 512, 5120),
+        (512, 1536, LOST),
+        (2048, 452, HOLE),
+        (2500, 1000, HOLE),
+    ]
+    for bad in (b"\x10\x01\x00", b"\x11\x00\x01\x00", b"\x19\x01", b"\x08" + b"\xff" * 8, b"\x11\x01"):
+        with pytest.raises(Malformed):
+            pairs(bad, 0, len(bad), 4096)
 
 
 def test_security_identifiers_are_bounded() -> None:
