@@ -52,7 +52,7 @@ class Status:
     def missing(self) -> str:
         """Say why parsers cannot be isolated here; empty: they can.
 
-        The filter alone refuses every call that takes a path, so Landlock is a second wall and not asked for.
+        The filter alone refuses every call that takes a path: Landlock is a second wall, and not asked for.
         """
         if not self.machine:
             return "the system calls of this machine are not known"
@@ -110,9 +110,7 @@ def close_others(keep: Iterable[int]) -> None:
     """Close every descriptor but those of ``keep``."""
     low = 0
     for fd in sorted(keep):
-        if (
-            low < fd
-        ):  # an empty range from 0 would close everything: its last is -1, which the kernel reads as all
+        if low < fd:  # an empty range from 0 would end at -1, which the kernel reads as everything
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 1 << 30)
