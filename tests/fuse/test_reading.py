@@ -116,6 +116,23 @@ def test_files_of_all_three_volumes_are_there(disk: Path) -> None:
     assert (windows / "$MFT").stat().st_ino & (1 << 48) - 1 == 0 or (windows / "$MFT").stat().st_size > 0
 
 
+def test_an_image_cannot_speak_in_our_name(laptop: Path, tmp_path: Path) -> None:
+    volume = tmp_path / "linux.img"
+    with (laptop / "laptop.dd").open("rb") as disk:
+        disk.seek(35 << 20)
+        volume.write_bytes(disk.read(64 << 20))
+    notes = "/home/anna/notes.txt"
+    subprocess.run(
+        ["debugfs", "-w", "-R", f"ea_set {notes} user.imgfs.deleted 1", volume],
+        check=True,
+        capture_output=True,
+    )
+    with mounted(volume, at=tmp_path.resolve() / "m") as point:
+        path = Path(f"{point}/linux.img/00-ext4/root{notes}")
+        assert "user.imgfs.deleted" not in os.listxattr(path)
+        assert os.getxattr(path, "user.imgfs.xattr.ext.user.imgfs.deleted") == b"1"
+
+
 def test_deleted_files_are_in_a_tree_of_their_own(disk: Path) -> None:
     deleted = disk / "01-EFI/deleted"
     names = [path.name for path in deleted.rglob("*") if path.is_file()]

@@ -56,6 +56,8 @@ def xattrs_of(inode: Inode, tables: Tables) -> dict[bytes, bytes]:
             if index == _SYSTEM and name == b"data":
                 continue  # the content of an inline file
             full = _PREFIXES.get(index, b"ext.%d." % index) + name
+            if full.startswith(b"user.imgfs."):
+                full = b"ext." + full  # an image must not speak in our name
             if index in (_ACCESS, _DEFAULT):
                 full, value = _PREFIXES[index], _acl(value)  # noqa: PLW2901
             total += len(value)
