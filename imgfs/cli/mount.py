@@ -14,7 +14,7 @@ import click
 from imgfs.cli.options import image_path, mount_words, overrule, overruling
 from imgfs.daemon import mountpoint as points
 from imgfs.daemon.config import Config
-from imgfs.errors import ImgfsError
+from imgfs.errors import ImgfsError, UsageError
 from imgfs.settings import Settings
 
 _HELP = """Mount IMAGES on MOUNTPOINT and return when the mount is live.
@@ -63,19 +63,33 @@ def mount(
         lost_zero=said.lost == "zero",
         unsafe_no_sandbox=unsafe,
     )
+    paths = [image_path(image) for image in images]
     config = Config(
-        images=tuple(str(image_path(image)) for image in images),
+        images=tuple(map(str, paths)),
         mountpoint=str(points.absolute(mountpoint)),
         settings=settings,
         allow_other=said.allow_other,
         fsname=said.fsname,
         uid=said.uid,
         gid=said.gid,
-        log=os.path.abspath(said.log) if said.log else "",  # noqa: PTH100  # may not exist yet
+        log=_log(said.log, paths) if said.log else "",
     )
     start(config, foreground=foreground)
     if not foreground:
         click.echo(f"{', '.join(Path(i).name for i in config.images)} mounted on {config.mountpoint}")
+
+
+def _log(name: str, images: list[Path]) -> str:
+    """Return the absolute path of the event log.
+
+    Raises:
+        UsageError: it would be written into the folder of the evidence, or into evidence itself.
+    """
+    path = Path(name).resolve()
+    for image in images:
+        if path.parent == image.resolve().parent or (path.exists() and path.samefile(image)):
+            raise UsageError(f"-o log={name} would write into the folder of the evidence")
+    return str(path)
 
 
 class _Failed(ImgfsError):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import deque
 from typing import Final
 
 from imgfs import limits
+from imgfs.errors import UsageError
 
+_UNWRITTEN: Final = "log.unwritten"
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -43,8 +47,10 @@ class EventLog(logging.Handler):
         text = json.dumps(line, default=str)
         self._lines.append(text)
         if self._path:
-            with open(self._path, "a", encoding="utf-8") as file:  # noqa: PTH123  # appended, never kept open
-                file.write(text + "\n")
+            try:
+                append(self._path, text + "\n")
+            except OSError:  # a full disk must not end the mount; memory has the line
+                self.counts[_UNWRITTEN] = self.counts.get(_UNWRITTEN, 0) + 1
 
     def _too_many(self, event: str, spec: str, now: float) -> bool:
         since, count = self._window.get((event, spec), (now, 0))
@@ -60,8 +66,26 @@ class EventLog(logging.Handler):
         return "".join(line + "\n" for line in self._lines).encode()
 
 
+def append(path: str, text: str) -> None:
+    """Append to a file that is not kept open; a pipe nobody reads is an error and no wait."""
+    file = os.open(path, _APPEND, 0o666)
+    try:
+        os.write(file, text.encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(file)
+
+
 def install(path: str = "") -> EventLog:
-    """Send the library's log records to a new event log."""
+    """Send the library's log records to a new event log.
+
+    Raises:
+        UsageError: ``path`` cannot be appended to.
+    """
+    if path:
+        try:
+            append(path, "")
+        except OSError as why:
+            raise UsageError(f"-o log={path}: {why.strerror}") from why
     events = EventLog(path=path)
     root = logging.getLogger("imgfs")
     root.setLevel(logging.INFO)

@@ -68,6 +68,35 @@ def test_events_are_appended_to_a_log_file(image: Path, point: Path, tmp_path: P
         assert kept[0] == lines[1]
 
 
+def test_a_log_never_touches_the_evidence(image: Path, point: Path, tmp_path: Path) -> None:
+    before = image.stat()
+    (tmp_path / "link").symlink_to(image)
+    (tmp_path / "hard").hardlink_to(image)
+    for name in (image, image.parent / "events.log", tmp_path / "link", tmp_path / "hard"):
+        done = imgfs("mount", "-o", f"log={name}", image, point, check=False)
+        assert done.returncode == 2
+        assert "evidence" in done.stderr
+    assert image.stat().st_mtime_ns == before.st_mtime_ns
+    assert os.listdir(image.parent) == [image.name]
+    assert not point.exists()
+
+
+def test_a_log_that_cannot_be_written_is_said_before_and_harmless_after(
+    image: Path, point: Path, tmp_path: Path
+) -> None:
+    done = imgfs("mount", "-o", f"log={tmp_path / 'missing/events.log'}", image, point, check=False)
+    assert (done.returncode, "No such file" in done.stderr) == (2, True)
+    log = tmp_path / "logs" / "events.log"
+    log.parent.mkdir()
+    with mounted(image, at=point, options=("-o", f"log={log}")):
+        shutil.rmtree(log.parent)
+        os.kill(daemon(point), signal.SIGUSR1)
+        wait_until(lambda: '"stacks"' in (point / ".imgfs/events.jsonl").read_text())
+        counts = json.loads((point / ".imgfs/statistics.json").read_text())["events"]
+        assert counts["log.unwritten"] >= 1
+        assert (point / "disk.dd/disk.raw").read_bytes() == image.read_bytes()
+
+
 def test_detection_is_overruled(laptop: Path, point: Path) -> None:
     image = laptop / "laptop.dd"
     with mounted(image, at=point, options=("--offset", "35M", "--type", "ext")):
