@@ -117,7 +117,8 @@ def test_files_of_all_three_volumes_are_there(disk: Path) -> None:
 
 
 def test_an_image_cannot_speak_in_our_name(laptop: Path, tmp_path: Path) -> None:
-    volume = tmp_path / "linux.img"
+    volume = tmp_path / "case" / "linux.img"
+    volume.parent.mkdir()
     with (laptop / "laptop.dd").open("rb") as disk:
         disk.seek(35 << 20)
         volume.write_bytes(disk.read(64 << 20))
