@@ -126,6 +126,7 @@ def test_the_table_in_the_help_has_every_code() -> None:
     }
     for number in codes | {70, 130}:
         assert f"  {number} " in said, number
+    assert "..." not in said.partition("Commands:")[2], "what a verb does fits its line"
 
 
 @pytest.mark.slow
@@ -137,9 +138,6 @@ def test_every_verb_explains_itself(verb: str) -> None:
     said = imgfs(verb, "--help").stdout
     assert said.startswith(f"Usage: imgfs {verb} ")
     assert "-h, --help" in said
-    assert not any(
-        line.endswith("...") for line in imgfs("--help").stdout.splitlines() if line[:4] == "  " + verb[:2]
-    )
 
 
 def test_the_version_is_the_packages() -> None:
