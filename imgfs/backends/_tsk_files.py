@@ -57,7 +57,8 @@ class TskFiles:
                 size = int(file.info.meta.size) if file.info.meta is not None else 0
                 if size <= 0 or self._describer.kind_of(file, list(file)) != Kind.REG:
                     return (Inline(b""),)
-                return (Linear.of(size, []),)  # a size without an attribute: nothing says where it lies
+                # a size without an attribute: where it lies only the format may know
+                return (Linear.of(size, self._format.rows(inum, size)),)
             return (self._describer.layout(file, attribute, size_of(attribute))[0],)
 
     def link(self, tree: int, inum: int) -> bytes:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from imgfs.backends import Files, Options, Reader
+    from imgfs.backends._tsk_layout import Row
 
 _LABEL: Final = b" (Volume Label Entry)"
 _ROOT_MAX: Final = 4 << 20  # bytes of the root directory in which a label is looked for
@@ -57,7 +58,15 @@ def open_exfat(reader: Reader, options: Options) -> Files:
     volume = volume_size(fs, reader)
     sets = _Sets(reader, heap_at, localise)
     slots = Slots(reader, heap_at, sector, exfat=True)
-    form = Format(keep=_keep, repair=sets.repair, valid=sets.valid, next_orphan=slots.next_orphan)
+    table, length = (field * sector for field in struct.unpack_from("<II", boot, 80))
+    one_table = boot[110] == 1 and table + length <= reader.size  # with two, TSK numbers otherwise
+    first_table = int(fs.info.last_inum) - 1  # $FAT1 stands before $OrphanFiles
+
+    def rows(inum: int, size: int) -> list[Row]:
+        """Return where $FAT1 lies: TSK gives it no runs on some volumes."""
+        return [(0, size, table)] if one_table and (inum, size) == (first_table, length) else []
+
+    form = Format(keep=_keep, repair=sets.repair, valid=sets.valid, next_orphan=slots.next_orphan, rows=rows)
     info = FilesInfo(
         type="exfat",
         trees=trees(int(fs.info.root_inum)),

@@ -114,6 +114,6 @@ BACKEND = Backend(
     signatures=tuple(Signature(_HEADER_AT, magic) for magic in (b"H+", b"HX", b"BD")),
     open=open_hfs,
     imports=("pytsk3",),
-    supports="resource forks, compressed files, hard links, extended attributes",
+    supports="resource forks, compressed files, hard links, extended attributes; no deleted files",
     truth=("peer", "tsk", "corpus"),
 )

@@ -116,6 +116,9 @@ BACKEND = Backend(
     signatures=(Signature(3, b"NTFS    "),),
     open=open_ntfs,
     imports=("pytsk3",),
-    supports="streams, sparse, LZNT1, resident, reparse points, security identifiers, deleted files, orphans",
+    supports=(
+        "streams, sparse, LZNT1, resident, reparse points, security identifiers, deleted files, orphans; "
+        "no EFS, no WOF, no deduplicated files"
+    ),
     truth=("peer", "tsk", "corpus"),
 )

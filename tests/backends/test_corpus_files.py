@@ -31,13 +31,19 @@ UNPACK = {".xz": lzma.decompress, ".gz": gzip.decompress, ".bz2": bz2.decompress
 TYPES = {"d": Kind.DIR, "f": Kind.REG, "l": Kind.LNK}
 LARGEST = 128 << 20
 SHORT_NAMES = "the truth has ISO 9660 names, the image Rock Ridge names"
-AT_FAULT = {
-    "libcdio_libcdio/copying-rr.iso.xz": SHORT_NAMES,
-    "libarchive_libarchive/test_read_format_iso_rockridge.iso.xz": SHORT_NAMES,
-    "libarchive_libarchive/test_read_format_iso_rockridge_rr_moved.iso.xz": "7-Zip keeps rr_moved",
-    "libarchive_libarchive/test_read_format_iso_joliet.iso.xz": "Joliet has no links, Rock Ridge has",
-    "penguin359_hfsplus-rs/hfsp-small.img.xz": "7-Zip shows hard links as empty files, TSK resolves them",
-    "fox-it_dissect.ffs/ffs_symlink_test2.bin.gz": "fls and icat read a link target of zeros from block 0",
+AT_FAULT = {  # how many files differ, and why
+    "libcdio_libcdio/copying-rr.iso.xz": (7, SHORT_NAMES),
+    "libarchive_libarchive/test_read_format_iso_rockridge.iso.xz": (9, SHORT_NAMES),
+    "libarchive_libarchive/test_read_format_iso_rockridge_rr_moved.iso.xz": (6, "7-Zip keeps rr_moved"),
+    "libarchive_libarchive/test_read_format_iso_joliet.iso.xz": (1, "Joliet has no links, Rock Ridge has"),
+    "penguin359_hfsplus-rs/hfsp-small.img.xz": (
+        2,
+        "7-Zip shows hard links as empty files, TSK resolves them",
+    ),
+    "fox-it_dissect.ffs/ffs_symlink_test2.bin.gz": (
+        2,
+        "fls and icat read a link target of zeros from block 0",
+    ),
 }
 
 
@@ -85,6 +91,7 @@ def test_tree_agrees_with_the_independent_reader(entry: dict[str, Any]) -> None:
         stop = start + (volume.get("size") or len(data) - start)
         wrong = differences(volume, MemoryReader(data[start:stop]))
         if entry["image"] in AT_FAULT:
-            assert wrong, "the truth is right now: take it off the list"
+            count, why = AT_FAULT[entry["image"]]
+            assert len(wrong) == count, (why, wrong)
         else:
             assert not wrong

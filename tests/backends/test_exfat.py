@@ -8,7 +8,7 @@ import pytest
 from imgfs.backends.exfat import _label
 from imgfs.errors import NotMine
 from imgfs.testing.fakes import FileReader, MemoryReader
-from imgfs.testing.files import check_files, check_hostile, open_files
+from imgfs.testing.files import check_files, check_hostile, content, open_files
 from tests.backends.tskimages import PLAIN, looped, many, mounted, need, plant, run
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def make(folder: Path) -> tuple[Path, dict[bytes, bytes | None]]:
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     image, truth = make(tmp_path)
     tree = check_files("exfat", image, truth)
+    boot = image.read_bytes()
+    at, length = (512 * field for field in struct.unpack_from("<II", boot, 80))
+    reader = FileReader(image)
+    assert content(open_files("exfat", reader), reader, 0, tree[b"$FAT1"]) == boot[at : at + length]
+    reader.close()
     assert not any(name.endswith(b"(Volume Label Entry)") for name in tree)
     reader = FileReader(image)
     info = open_files("exfat", reader).info

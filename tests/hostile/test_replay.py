@@ -20,8 +20,8 @@ HOSTILE = Path(os.environ.get("IMGFS_SHARED", ROOT.parent / "shared")) / "hostil
 OWN = {"seeds/ufs1.img": "ufs", "seeds/ext2.img": "ext", "seeds/ext4.img": "ext"}
 MUTATED = {  # back-end: image, mutations
     "ntfs": ("names_ntfs.img.xz", 96),
-    "fat": ("names_fat32.img.gz", 12),
-    "exfat": ("names_exfat.img.xz", 12),
+    "fat": ("names_fat32.img.gz", 6),
+    "exfat": ("names_exfat.img.xz", 6),
     "hfs": ("names_hfs.img.xz", 96),
     "iso9660": ("names_iso.img.xz", 96),
     "ufs": ("names_ufs1.img.xz", 96),

@@ -20,6 +20,6 @@ BACKEND = Backend(
         for order in "<>"
     ),
     open=open_ufs,
-    supports="both byte orders, sparse files, fragments",
+    supports="both byte orders, sparse files, fragments; no deleted files, no extended attributes",
     truth=("tsk", "corpus"),
 )
