@@ -201,9 +201,12 @@ def cat(where: str, **overruled: Any) -> None:
         if (await node.attr()).kind is Kind.DIR:
             raise IsADirectory(f"{where.rstrip(':')} is a directory; imgfs ls lists it")
         file = await session.open(node)
-        out = sys.stdout.buffer
+        sys.stdout.flush()
+        # Unbuffered: what an interrupted write left in a buffer would be written again at the end, and
+        # wait there for a reader that has stopped reading.
         for at in range(0, file.size, limits.BATCH_BYTES):
-            out.write(await file.read(at, limits.BATCH_BYTES))
-        out.flush()
+            left = memoryview(await file.read(at, limits.BATCH_BYTES))
+            while left:
+                left = left[os.write(sys.stdout.fileno(), left) :]
 
     _at(where, overruled, work)
