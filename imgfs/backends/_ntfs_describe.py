@@ -17,7 +17,7 @@ from imgfs.backends._ntfs_runs import clipped, pairs
 from imgfs.backends._tsk_layout import linear
 from imgfs.errors import EvidenceError, ImgfsError, NotSupported
 from imgfs.limits import MAX_SIZE
-from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Layout
+from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Layout, Linear
 
 if TYPE_CHECKING:
     from imgfs.backends._ntfs_record import Mft
@@ -200,7 +200,7 @@ class Describer:
             if value_at + value > length:
                 return None
             layout = Inline(record[at + value_at : at + value_at + value])
-            return Data(name=name, stream=1 + ident, size=value, allocated=0, layout=layout, problem="")
+            return Data(name, 1 + ident, value, 0, layout, "")
         if length < 64:
             return None
         lowest, _, runs_at, _, _, _, size, valid = _REMOTE.unpack_from(record, at + 16)
@@ -212,7 +212,7 @@ class Describer:
             found = self._remote(rows, size, valid, form)
         except ImgfsError as why:
             return Data(name=name, stream=1 + ident, size=size, allocated=0, layout=None, problem=why.message)
-        return Data(name=name, stream=1 + ident, size=size, allocated=allocated, layout=found, problem="")
+        return Data(name, 1 + ident, size, allocated, found, "")
 
     def _remote(self, rows: list[tuple[int, int, int]], size: int, valid: int, form: int) -> Layout:
         if form & _ENCRYPTED:
@@ -240,11 +240,11 @@ def _index_size(body: bytes, kind: int, remote: int, name_at: int) -> int:
 
 def _light(layout: Layout | None) -> tuple[Layout, ...] | None:
     """Return a layout a page carries along: short content, or a run."""
-    if isinstance(layout, Inline):
+    if type(layout) is Inline:
         return (layout,) if len(layout.data) <= INLINE_IN_LISTING else None
-    if layout is None:
-        return None
-    return (layout,) if len(getattr(layout, "logical", b"")) <= 8 * RUNS_IN_LISTING else None
+    if type(layout) is Linear:
+        return (layout,) if len(layout.logical) <= 8 * RUNS_IN_LISTING else None
+    return None if layout is None else (layout,)
 
 
 def _mode(bits: int) -> int:
