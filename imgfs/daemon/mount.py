@@ -101,7 +101,7 @@ async def _serve(
 
         verbs = {"unmount": unmount, "status": report}
         await nursery.start(partial(control.serve, record.with_suffix(".sock"), verbs, os.getuid()))
-        nursery.start_soon(_signals)
+        await nursery.start(_signals)  # before ``live``: a signal would end us without unmounting
         nursery.start_soon(_watch, session, operations)
         nursery.start_soon(_raise_readahead, config.mountpoint, operations)
         nursery.start_soon(resolve)
@@ -121,8 +121,9 @@ async def _raise_readahead(where: str, operations: Operations) -> None:
     runtime.set_read_ahead(where, limits.READ_AHEAD_KIB)
 
 
-async def _signals() -> None:
+async def _signals(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     with trio.open_signal_receiver(*_ENDS, signal.SIGUSR1) as received:
+        task_status.started()
         async for number in received:
             if number == signal.SIGUSR1:
                 _stacks()

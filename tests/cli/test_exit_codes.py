@@ -104,13 +104,20 @@ def test_70_a_bug_is_one_line_and_how_to_see_more(
         main._fail(ZeroDivisionError("what"))
 
 
+def _interruptible() -> None:
+    """Undo what a shell does to its background jobs, whose children inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_130_interrupted(tmp_path: Path) -> None:
     image = tmp_path / "disk.dd"
     with image.open("wb") as file:
         file.truncate(64 << 20)
     command = [*COMMAND, "cat", f"{image}:disk.raw"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=_interruptible
+    ) as running:
         assert running.stdout is not None
         assert running.stdout.read(1)  # it writes, and will wait for a reader
         running.send_signal(signal.SIGINT)
