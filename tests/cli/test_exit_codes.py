@@ -116,7 +116,11 @@ def test_130_interrupted(tmp_path: Path) -> None:
         file.truncate(64 << 20)
     command = [*COMMAND, "cat", f"{image}:disk.raw"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=_interruptible
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        preexec_fn=_interruptible,  # noqa: PLW1509  # a child that execs at once
     ) as running:
         assert running.stdout is not None
         assert running.stdout.read(1)  # it writes, and will wait for a reader
