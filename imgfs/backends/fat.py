@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends import Backend, Role, Signature
 from imgfs.backends._fat_boot import FatBoot, label_text, parse_fat, root_label, serial_text
+from imgfs.backends._fat_names import FatFiles
 from imgfs.backends._fat_orphans import Slots
 from imgfs.backends._fat_time import localiser, use_utc
 from imgfs.backends._tsk import VIRTUAL_DIR, open_fs, volume_size
-from imgfs.backends._tsk_files import TskFiles, trees
+from imgfs.backends._tsk_files import trees
 from imgfs.backends._tsk_format import Format
 from imgfs.errors import EvidenceError, NotMine
 from imgfs.model import FilesInfo
@@ -48,7 +49,7 @@ def open_fat(reader: Reader, options: Options) -> Files:
         uuid=serial_text(boot.serial),
         notes=(note,) if note else (),
     )
-    return TskFiles(fs, form, info, volume)
+    return FatFiles(fs, form, info, volume, reader=reader, start=boot.data_at)
 
 
 def keep_file(file: Any) -> bool:

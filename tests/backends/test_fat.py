@@ -62,6 +62,28 @@ def test_deleted_file_keeps_its_bytes_in_the_deleted_tree(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_long_names_are_whole_across_the_clusters_of_a_scattered_directory(tmp_path: Path) -> None:
+    need("mkfs.vfat", "mcopy", "mmd")
+    image, tree = tmp_path / "fat.img", tmp_path / "tree"
+    image.write_bytes(bytes(1 << 20))
+    run("mkfs.vfat", "-F", 12, "-s", 2, "-S", 512, image)
+    tree.mkdir()
+    run("mmd", "-i", image, "::sub")
+    letters = {b"sub/" + b"%03d" % n + bytes([97 + n % 26]) * (n - 3): b"%d" % n for n in range(180, 256, 5)}
+    for name, data in letters.items():  # the content of each takes a cluster before the directory grows
+        path = tree / name[4:].decode()
+        path.write_bytes(data)
+        run("mcopy", "-i", image, path, "::sub")
+    reader = FileReader(image)
+    files = open_files("fat", reader)
+    for limit in (1, 1024):
+        said = walk(files, limit=limit)
+        found = {path: content(files, reader, 0, said[path]) for path in said if path.startswith(b"sub/")}
+        assert found == letters
+    reader.close()
+
+
+@pytest.mark.slow
 def test_local_times_move_with_the_zone(tmp_path: Path) -> None:
     reader = FileReader(make(tmp_path, 12))
     utc = walk(open_files("fat", reader))[b"small.txt"].attr

@@ -137,18 +137,7 @@ def run_sparse(writer: subprocess.Popen[bytes], image: Path) -> None:
     assert writer.wait() == 0
 
 
-@pytest.mark.parametrize(
-    "levels",
-    [
-        0,
-        pytest.param(
-            6,
-            marks=pytest.mark.xfail(
-                reason="TSK 4.15 refuses a directory whose thread record lies in the last 520 bytes of a node"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("levels", [0, 6])
 def test_hfs_plus_is_as_7z_reads_it(levels: int, source: Path, tmp_path: Path) -> None:
     need("xorriso", "7z")
     if not levels:

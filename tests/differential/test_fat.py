@@ -91,7 +91,6 @@ def test_mdir_lists_the_same_names(image: Path, tmp_path: Path) -> None:
         assert len(names) == 250
 
 
-@pytest.mark.xfail(reason="TSK takes no more than 15 entries of a long name: 195 characters")
 def test_a_name_of_255_characters_is_shown_whole(tmp_path: Path) -> None:
     need("mkfs.vfat", "mcopy")
     source = tmp_path / "source"

@@ -19,8 +19,8 @@ from tests.sample import acquire
 
 pytestmark = pytest.mark.slow
 
-# TSK gives no content to its $FAT1, and refuses directories whose thread record ends a catalog node
-REFUSED = {"names_exfat.img.xz": 1, "names_hfs.img.xz": 7}
+# TSK gives no content to its $FAT1
+REFUSED = {"names_exfat.img.xz": 1}
 SECTION = 76  # bytes of a section descriptor: type[16], next, size, padding[40], adler32
 
 

@@ -1,0 +1,19 @@
+"""HFS+ and HFSX, read here: TSK refuses directories whose thread record ends a catalog node."""
+
+from __future__ import annotations
+
+from imgfs.backends import Backend, Role, Signature
+from imgfs.backends.hfs.files import open_hfs
+from imgfs.backends.hfs.volume import HEADER_AT
+
+BACKEND = Backend(
+    name="hfs",
+    title="HFS+, HFSX",
+    role=Role.FILES,
+    rank=30,
+    signatures=tuple(Signature(HEADER_AT, magic) for magic in (b"H+", b"HX", b"BD")),
+    open=open_hfs,
+    imports=("pytsk3",),
+    supports="resource forks, compressed files, hard links, extended attributes; no deleted files",
+    truth=("peer", "tsk", "corpus"),
+)
