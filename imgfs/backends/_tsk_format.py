@@ -67,19 +67,17 @@ class Format:
     """How to read one file system through TSK.
 
     ``content`` are the attribute types of a file's own bytes, ``named`` those that are streams when they
-    carry a name and have more than ``named_above`` bytes, ``suffix`` the stream names of types that carry
-    none. ``kind`` may overrule what TSK calls a file; ``valid`` gives the initialised size of an
-    attribute by its name. ``directory_streams`` says that directories may have streams, ``owners`` that
-    TSK's uid and gid are the file system's own. ``repair`` adjusts the attributes of a metadata address.
-    ``next_orphan`` skips addresses that hold no metadata: on FAT any slot of any sector has one.
-    ``knows_orphans`` says that it returns orphans only, in use or not; else they are told from files by a
-    walk of all names. ``rows``
-    says where the bytes of a number of some size lie that has no attribute for TSK.
+    carry a name, ``suffix`` the stream names of types that carry none. ``kind`` may overrule what TSK
+    calls a file; ``valid`` gives the initialised size of an attribute by its name. ``directory_streams``
+    says that directories may have streams, ``owners`` that TSK's uid and gid are the file system's own.
+    ``repair`` adjusts the attributes of a metadata address. ``next_orphan`` skips addresses that hold no
+    metadata: on FAT any slot of any sector has one. ``knows_orphans`` says that it returns orphans only,
+    in use or not; else they are told from files by a walk of all names. ``rows`` says where the bytes of
+    a number of some size lie that has no attribute for TSK.
     """
 
     content: frozenset[int] = frozenset({DEFAULT})
     named: frozenset[int] = frozenset()
-    named_above: int = -1
     suffix: dict[int, bytes] = field(default_factory=dict)
     keep: Callable[[Any], bool] = keep_all
     kind: Callable[[Any, list[Any]], Kind | None] = no_kind
@@ -100,7 +98,7 @@ class Format:
         kind = int(attribute.info.type)
         if kind in self.suffix:
             return self.suffix[kind]
-        named = kind in self.named and attribute.info.name and int(attribute.info.size) > self.named_above
+        named = kind in self.named and attribute.info.name
         return bytes(attribute.info.name) if named else None
 
     def is_content(self, attribute: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -17,6 +18,8 @@ from imgfs.daemon.config import Config
 from imgfs.errors import ImgfsError
 
 _COLLECT = (50_000, 20, 50)
+# M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX of <malloc.h>
+_MALLOC = {-1: 1 << 30, -2: 16 << 20, -3: 32 << 20, -8: 1}
 
 
 def main() -> int:
@@ -25,6 +28,7 @@ def main() -> int:
     # at the default rate is a tenth of the time of a walk.
     gc.freeze()
     gc.set_threshold(*_COLLECT)
+    _keep_memory()
     config = Config.load(sys.stdin.buffer.read())
     report = int(sys.argv[1])
     os.set_inheritable(report, False)
@@ -60,6 +64,18 @@ def _first(why: BaseException) -> BaseException:
         return why
     parts = [_first(part) for part in why.exceptions]
     return next((part for part in parts if isinstance(part, ImgfsError)), parts[0])
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what it was given: replies of a mebibyte come and go with every request.
+
+    Mapped and trimmed for each of them, a third of the time of reading an E01 went into page faults.
+    What is kept is bounded by the caches and the requests in flight.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for option, value in _MALLOC.items():
+            library.mallopt(option, value)
 
 
 def _let_go() -> None:

@@ -128,7 +128,6 @@ class HfsFiles:
             form = Format(
                 content=frozenset({_DATA, DEFAULT}),
                 named=frozenset({_EXTENDED}),
-                named_above=MAX_XATTRS,  # what is no larger is an extended attribute
                 xattrs=_xattrs,
             )
             fs = open_fs(self._reader, "HFS")
