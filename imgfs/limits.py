@@ -19,7 +19,6 @@ MAX_DEPTH: Final = 16  # layers and nested images under one host file; stops ima
 MAX_VOLUMES: Final = 4096  # volumes per media; the rest becomes one named remainder volume
 MAX_SLOTS: Final = 16_384  # slots of one table a worker may report: GPT tables of 2 MiB
 MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
-MAX_SETS: Final = 32  # length of a chain of parents or backing files
 WINDOW: Final = 72 * KIB  # head and tail of a source that signatures may look at (btrfs: 64 KiB + 64)
 
 # --- block layer --------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ async def _serve(
         logger.info(log.MOUNTED, extra={"mountpoint": config.mountpoint})
         live()
         await pyfuse3.main()
+        logger.info(log.UNMOUNTED, extra={"mountpoint": config.mountpoint})
         nursery.cancel_scope.cancel()
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Extent = tuple[int, int]  # first block, blocks
 Rows = list[tuple[int, int, int]]  # logical, length, target
 HEADER_AT: Final = 1024
-FORK_LENGTH: Final = 80
 EXTENTS, CATALOG, BAD_BLOCKS, ALLOCATION, STARTUP, ATTRIBUTES = 3, 4, 5, 6, 7, 8  # CNIDs of special files
 _FORKS_AT: Final = {ALLOCATION: 112, EXTENTS: 192, CATALOG: 272, ATTRIBUTES: 352, STARTUP: 432}
 _NAMESPACE: Final = UUID("b3e20f39-f292-11d6-97a4-00306543ecac")  # the one macOS and blkid hash under
