@@ -23,6 +23,7 @@ WINDOW: Final = 72 * KIB  # head and tail of a source that signatures may look a
 
 # --- block layer --------------------------------------------------------------------------------
 CACHE_BYTES: Final = 256 * MIB  # decoded units
+STRIPS_SHARE: Final = 4  # a quarter of it for what sequential readers decode ahead: four windows of them
 CACHE_LARGEST_SHARE: Final = 8  # a unit above capacity / 8 is returned and not kept
 MAX_UNIT: Final = 128 * MIB  # decoded size of one unit; EWF allows 128 MiB chunks in theory
 MAX_RUNS: Final = 4_000_000  # runs of one layout: a 16 TiB file in 4 MiB pieces

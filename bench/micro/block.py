@@ -22,6 +22,7 @@ from imgfs.backends import Options
 from imgfs.backends.ewf import open_ewf
 from imgfs.block.batches import batches, span
 from imgfs.block.build import build
+from imgfs.block.chunks import ChunkMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.fetch import Fetcher, open_fetcher
 from imgfs.block.hostfile import HostFile
@@ -116,7 +117,7 @@ def drop(file: HostFile) -> None:
     os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def baseline(source: ByteSource, *, keep: bool) -> float:
+def baseline(source: ChunkMap, *, keep: bool) -> float:
     """Inflate everything with as many threads as processors, and nothing else.
 
     ``keep``: hold the results, as a cache must: fresh memory costs about as much as inflating.
@@ -125,7 +126,7 @@ def baseline(source: ByteSource, *, keep: bool) -> float:
     begin = time.perf_counter()
 
     def job(start: int) -> int:
-        pieces = source.plan(start, min(start + (1 << 20), source.size))
+        pieces = source.units(start, min(start + (1 << 20), source.size))
         total = 0
         for batch in batches(piece.unit for piece in pieces):
             place = span(batch)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.block.chunks import ChunkMap
-from imgfs.block.codecs import decode
+from imgfs.block.codecs import DECODERS, decode
 from imgfs.block.pieces import Stored, StoredUnit
 from imgfs.errors import EvidenceError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from imgfs.block.hostfile import HostFile
-    from imgfs.block.pieces import Unit
+    from imgfs.block.pieces import Block, Strip, Unit
 
 # Bytes between two units that are rather read than skipped: a checksum, alignment.
 _GAP: Final = 4 * limits.KIB
@@ -33,9 +34,9 @@ class Span:
     stop: int
     units: tuple[StoredUnit, ...]
 
-    def decode(self, data: memoryview) -> list[bytes | Exception]:
+    def decode(self, data: memoryview) -> list[Block | Exception]:
         """Return the block or the failure of each unit; ``data`` is the range. Runs in a pool thread."""
-        outcomes: list[bytes | Exception] = []
+        outcomes: list[Block | Exception] = []
         for unit in self.units:
             piece = unit.pieces[0]
             assert isinstance(piece, Stored)  # noqa: S101  # what ``span`` made sure of
@@ -44,7 +45,19 @@ class Span:
         return outcomes
 
 
-def decode_unit(unit: StoredUnit, stored: memoryview) -> bytes | Exception:
+def decode_strip(strip: Strip, data: memoryview) -> Block | Exception:
+    """Return the block of a strip, or the failure of its first bad unit; ``data`` is what is stored."""
+    source = strip.source
+    decoder, parameters = DECODERS[source.codec.name], source.codec.parameters
+    lengths = chain(repeat(source.unit, len(strip.coded) - 1), (strip.length % source.unit or source.unit,))
+    cuts = zip(strip.cuts, islice(strip.cuts, 1, None), strip.coded, lengths, strict=False)
+    try:
+        return b"".join([decoder(data[a:b], coded, length, parameters) for a, b, coded, length in cuts])
+    except EvidenceError as why:
+        return why
+
+
+def decode_unit(unit: StoredUnit, stored: memoryview) -> Block | Exception:
     """Return the block of a unit, or its failure."""
     try:
         return decode(unit.codec, stored, unit.coded, unit.length)

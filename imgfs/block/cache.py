@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
 from imgfs import limits
+from imgfs.block.pieces import Block, ForeignUnit, StoredUnit, Strip
 from imgfs.block.statistics import CacheStatistics
 from imgfs.errors import ImgfsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from imgfs.block.pieces import Unit
-
 # Decodes units together, since neighbours share a read and a trip to the pool. An outcome is the
 # block or the failure of its unit.
-Outcome = bytes | Exception
-Decode = Callable[[Sequence["Unit"]], Awaitable[Sequence[Outcome]]]
+Outcome = Block | Exception
+U = TypeVar("U", StoredUnit | ForeignUnit, Strip)
+Decode = Callable[[Sequence[U]], Awaitable[Sequence[Outcome]]]
 
 
 class _Flight:
@@ -38,7 +38,7 @@ class _Flight:
         self.outcomes: dict[int, Outcome] = {}  # by key
 
 
-class BlockCache:
+class BlockCache(Generic[U]):
     """A bounded cache of decoded units.
 
     Decoding belongs to the given nursery, so that a cancelled reader does not cancel what others
@@ -62,31 +62,26 @@ class BlockCache:
     def __init__(
         self,
         capacity: int,
-        decode: Decode,
+        decode: Decode[U],
         nursery: trio.Nursery,
     ) -> None:
         self._capacity = capacity
-        self._decode = decode
+        self._decode: Decode[U] = decode
         self._nursery = nursery
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._flights: dict[int, _Flight] = {}
         self._used = 0
         self._hits = self._misses = self._joined = self._evicted = self._failed = 0
 
-    def get_nowait(self, unit: Unit) -> bytes:
-        """Return a block that is held.
-
-        Raises:
-            trio.WouldBlock: it is not.
-        """
-        block = self._blocks.get(unit.key)
-        if block is None:
-            raise trio.WouldBlock
-        self._hits += 1
-        self._blocks.move_to_end(unit.key)
+    def held(self, key: int) -> Block | None:
+        """Return the block of a unit if it is held."""
+        block = self._blocks.get(key)
+        if block is not None:
+            self._hits += 1
+            self._blocks.move_to_end(key)
         return block
 
-    async def get(self, unit: Unit) -> bytes:
+    async def get(self, unit: U) -> Block:
         """Return a block, decoded if need be; always a checkpoint.
 
         Raises:
@@ -94,13 +89,22 @@ class BlockCache:
         """
         return (await self.get_all([[unit]]))[unit.key]
 
-    async def get_all(self, batches: Iterable[Sequence[Unit]]) -> dict[int, bytes]:
+    async def get_all(self, batches: Iterable[Sequence[U]]) -> dict[int, Block]:
         """Return the blocks of all units by key; always a checkpoint. Each batch is decoded together.
 
         Raises:
             EvidenceError: a unit does not decode; the first one is named.
         """
-        blocks: dict[int, bytes] = {}
+        blocks: dict[int, Block] = {}
+        for key, outcome in (await self.outcomes(batches)).items():
+            if isinstance(outcome, Exception):
+                raise outcome.with_traceback(None)  # one instance for all waiters: no growing trace
+            blocks[key] = outcome
+        return blocks
+
+    async def outcomes(self, batches: Iterable[Sequence[U]]) -> dict[int, Outcome]:
+        """Return the block or the failure of all units by key; else as ``get_all``."""
+        found: dict[int, Outcome] = {}
         waiting: list[tuple[int, _Flight]] = []
         for batch in batches:
             self.prefetch(batch)
@@ -109,19 +113,16 @@ class BlockCache:
                 if flight is not None:
                     self._joined += 1
                     waiting.append((unit.key, flight))
-                else:
-                    blocks[unit.key] = self.get_nowait(unit)
+                elif (block := self.held(unit.key)) is not None:
+                    found[unit.key] = block
         if not waiting:
             await trio.lowlevel.checkpoint()
         for key, flight in waiting:
             await flight.done.wait()
-            outcome = flight.outcomes[key]
-            if isinstance(outcome, Exception):
-                raise outcome.with_traceback(None)  # one instance for all waiters: no growing trace
-            blocks[key] = outcome
-        return blocks
+            found[key] = flight.outcomes[key]
+        return found
 
-    def prefetch(self, units: Sequence[Unit]) -> None:
+    def prefetch(self, units: Sequence[U]) -> None:
         """Start to decode what is neither held nor being decoded; never waits, never raises."""
         missing = [unit for unit in units if not self.has(unit)]
         if not missing:
@@ -131,11 +132,11 @@ class BlockCache:
         self._flights.update(dict.fromkeys([unit.key for unit in missing], flight))
         self._nursery.start_soon(self._fly, missing, flight)
 
-    def has(self, unit: Unit) -> bool:
+    def has(self, unit: U) -> bool:
         """Return whether a unit is held or being decoded."""
         return unit.key in self._blocks or unit.key in self._flights
 
-    def put(self, unit: Unit, block: bytes) -> None:
+    def put(self, unit: U, block: Block) -> None:
         """Keep a block that was decoded between two awaits, hence by nobody else."""
         if unit.key in self._blocks or len(block) > self._capacity // limits.CACHE_LARGEST_SHARE:
             return
@@ -171,7 +172,7 @@ class BlockCache:
         if self._flights.keys() & self._blocks.keys():
             raise AssertionError("INV-5: a unit is held and being decoded")
 
-    async def _fly(self, units: Sequence[Unit], flight: _Flight) -> None:
+    async def _fly(self, units: Sequence[U], flight: _Flight) -> None:
         """Decode units and wake their waiters, whatever happens."""
         outcomes: Sequence[Outcome] = ()
         try:
@@ -184,7 +185,7 @@ class BlockCache:
             flight.outcomes.update(zip([unit.key for unit in units], outcomes, strict=True))
             for unit, outcome in zip(units, outcomes, strict=True):
                 del self._flights[unit.key]
-                if isinstance(outcome, bytes):
+                if not isinstance(outcome, Exception):
                     self.put(unit, outcome)
                 else:
                     self._failed += 1

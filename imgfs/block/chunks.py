@@ -7,13 +7,15 @@ the worker, and is checked entry by entry when a plan needs one.
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import islice
+from operator import sub
 from typing import TYPE_CHECKING, Self
 
 from imgfs import limits
 from imgfs.block.codecs import DECODERS
 from imgfs.block.columns import column
 from imgfs.block.hostfile import HostFile
-from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Zeros, number
+from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Strip, Zeros, number
 from imgfs.errors import Malformed
 from imgfs.model import CODED, UNIT_HOLE, UNIT_LOST
 
@@ -22,14 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imgfs.block.pieces import ByteSource, Piece
-    from imgfs.model import Chunked
+    from imgfs.model import Chunked, Codec
 
 _OFFSET = CODED - 1
 # How many entries without stored bytes are skipped to find where a unit ends. Behind so many the
 # group's end is taken: a decoder ignores what follows its unit.
 _LOOK_AHEAD = 1024
-# Units are planned twice, by read-ahead and by the read: this many are remembered, about 0.5 KiB each.
-_RECENT = 1024
+# Decoded bytes of a strip: enough to make a trip to the pool a small part of it, few enough for two cores
+# to share one window of read-ahead.
+_STRIP = 1 * limits.MIB
+_MOST, _FEWEST = 1024, 2  # units of a strip
+# Strips are planned by read-ahead and by every read of them: this many are remembered, about 3 KiB each.
+_RECENT = 256
 
 
 class ChunkMap:
@@ -40,9 +46,11 @@ class ChunkMap:
         "_claim",
         "_ends",
         "_first",
+        "_longest",
         "_lowers",
         "_number",
-        "_recent",
+        "_per_strip",
+        "_strips",
         "_table",
         "_which",
         "size",
@@ -67,7 +75,10 @@ class ChunkMap:
         self._first, self._base, self._ends, self._which = columns
         self._lowers = lowers
         self._number = number()
-        self._recent: dict[int, StoredUnit] = {}
+        # No encoder doubles its input: what is longer is garbage behind the unit, and is not read.
+        self._longest = 2 * claim.unit + limits.KIB
+        self._per_strip = min(max(1, _STRIP // claim.unit), _MOST)
+        self._strips: dict[int, Strip | None] = {}
 
     @classmethod
     def checked(
@@ -106,19 +117,40 @@ class ChunkMap:
         entries = memoryview(table).cast("B").cast("I")
         return cls(claim, entries, (first, base, ends, which), tuple(lowers), spec)
 
+    @property
+    def codec(self) -> Codec:
+        """Return what decodes the units."""
+        return self._claim.codec
+
     def plan(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie; see ``ByteSource``."""
+        wide = self.unit * self._per_strip
+        pieces: list[Piece] = []
+        while start < stop:
+            number = start // wide
+            at = number * wide
+            until = min(at + wide, stop)
+            strip = self._strips[number] if number in self._strips else self._remember(number)
+            if strip is None:
+                pieces += self.units(start, until)
+            else:
+                pieces.append(Coded(strip, start - at, until - start))
+            start = until
+        return pieces
+
+    def units(self, start: int, stop: int) -> list[Piece]:
+        """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""
         pieces: list[Piece] = []
         if start >= stop:
             return pieces
         unit, size, first = self.unit, self.size, self._first
         index = start // unit
         group = bisect_right(first, index) - 1
-        after = first[group + 1] if group + 1 < len(first) else len(self._table)
+        after = self._after(group)
         while start < stop:
             if index == after:
                 group += 1
-                after = first[group + 1] if group + 1 < len(first) else len(self._table)
+                after = self._after(group)
             at = index * unit
             held = min(unit, size - at)
             taken = min(at + held, stop) - start
@@ -127,41 +159,78 @@ class ChunkMap:
                 pieces.append(Zeros(taken))
             elif entry == UNIT_LOST:
                 pieces.append(Lost(taken, f"{self.spec} [{start}, {start + taken}): not in the image"))
-            elif (known := self._recent.get(index)) is not None:
-                pieces.append(Coded(known, start - at, taken))
             else:
                 pieces.append(self._unit(index, group, after, entry, held, start - at, taken))
             start += taken
             index += 1
         return pieces
 
+    def _after(self, group: int) -> int:
+        """Return the first unit behind a group."""
+        return self._first[group + 1] if group + 1 < len(self._first) else len(self._table)
+
+    def _remember(self, number: int) -> Strip | None:
+        if len(self._strips) >= _RECENT:
+            self._strips.clear()
+        strip = self._strips[number] = self._strip(number)
+        return strip
+
+    def _strip(self, number: int) -> Strip | None:
+        """Return a strip; None: its units are not plain neighbours in one group and one host file."""
+        index = number * self._per_strip
+        following = min(index + self._per_strip, len(self._table))
+        group = bisect_right(self._first, index) - 1
+        after = self._after(group)
+        entries = self._table[index:following].tolist()
+        if len(entries) < _FEWEST or following > after or max(entries) >= UNIT_LOST:
+            return None
+        base = self._base[group]
+        cuts = [base + (entry & _OFFSET) for entry in entries]
+        cuts.append(self._end(group, following, after))
+        steps = list(map(sub, islice(cuts, 1, None), cuts))
+        if min(steps) <= 0 or max(steps[:-1]) > self._longest:
+            return None
+        start, stop = cuts[0], min(cuts[-1], cuts[-2] + self._longest)
+        lower = self._lowers[self._which[group] if self._which is not None else 0]
+        stored = lower.plan(start, stop)
+        if len(stored) != 1 or not isinstance(piece := stored[0], Stored):
+            return None
+        cuts[-1] = stop
+        return Strip(
+            key=self._number | number,
+            source=self,
+            index=index,
+            length=min(following * self.unit, self.size) - index * self.unit,
+            stored=piece,
+            cuts=tuple([cut - start for cut in cuts]),
+            coded=tuple([entry >= CODED for entry in entries]),
+        )
+
+    def _end(self, group: int, following: int, after: int) -> int:
+        """Return where the unit before ``following`` ends at the latest."""
+        for index in range(following, min(after, following + _LOOK_AHEAD)):
+            beyond = self._table[index]
+            if beyond < UNIT_LOST:
+                return min(self._base[group] + (beyond & _OFFSET), self._ends[group])
+        return self._ends[group]
+
     def _unit(
         self, index: int, group: int, after: int, entry: int, held: int, skip: int, taken: int
     ) -> Piece:
         """Return the piece for ``taken`` bytes of a unit, behind its first ``skip``."""
-        base, end = self._base[group], self._ends[group]
-        stored_at = base + (entry & _OFFSET)
-        following = index + 1
-        for following in range(index + 1, min(after, index + 1 + _LOOK_AHEAD)):
-            beyond = self._table[following]
-            if beyond < UNIT_LOST:
-                end = min(base + (beyond & _OFFSET), end)
-                break
-        if not base <= stored_at < end:
+        stored_at = self._base[group] + (entry & _OFFSET)
+        end = self._end(group, index + 1, after)
+        if not self._base[group] <= stored_at < end:
             at = index * self.unit
             why = (
                 f"{self.spec} [{at}, {at + held}): unit {index} is said to be stored in [{stored_at}, {end})"
             )
             return Lost(taken, why)
-        # No encoder doubles its input: what is longer is garbage behind the unit, and is not read.
-        end = min(end, stored_at + 2 * self.unit + limits.KIB)
+        end = min(end, stored_at + self._longest)
         lower = self._lowers[self._which[group] if self._which is not None else 0]
         if type(lower) is HostFile:
             stored: tuple[Piece, ...] = (Stored(lower, stored_at, end - stored_at),)
         else:
             stored = tuple(lower.plan(stored_at, end))
         unit = StoredUnit(self._number | index, self, index, held, self._claim.codec, entry >= CODED, stored)
-        if len(self._recent) >= _RECENT:
-            self._recent.clear()
-        self._recent[index] = unit
         return Coded(unit, skip, taken)

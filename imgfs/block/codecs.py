@@ -10,25 +10,27 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
+from imgfs.block.pieces import Block
 from imgfs.errors import BadUnit
 
 try:
-    from isal.igzip_lib import IsalError
-    from isal.isal_zlib import adler32, decompressobj
+    from deflate import DeflateError, adler32, zlib_decompress
 except ImportError:  # no wheel for this machine: slower, same results
-    from zlib import decompressobj  # type: ignore[assignment]
-    from zlib import error as IsalError  # type: ignore[assignment]  # noqa: N812
+    from zlib import adler32  # type: ignore[assignment]
+    from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
+
+    zlib_decompress = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from imgfs.model import Codec
 
 Parameters = Mapping[str, int | bytes | str]
-Decoder = Callable[[memoryview, bool, int, Parameters], bytes]
+Decoder = Callable[[memoryview, bool, int, Parameters], Block]
 
 _CHECKSUM = 4  # bytes of an Adler-32
 
 
-def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> bytes:  # noqa: FBT001
+def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
     """Decode a chunk of an EWF file.
 
     Bytes behind the chunk are ignored: the last chunk of a section may be followed by padding.
@@ -41,6 +43,14 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
     Source: Expert Witness Compression Format (EWF), Joachim Metz, "Sectors section" and "Data
     chunk": a zlib stream (RFC 1950, which ends in an Adler-32), or data and a little-endian Adler-32.
     """
+    if coded and zlib_decompress is not None:
+        try:  # the usual chunk, in one call that knows the size and compares the checksum
+            data: Block = zlib_decompress(stored, length)
+        except DeflateError:
+            pass  # an odd one or a bad one: zlib says what is wrong
+        else:
+            if len(data) == length:
+                return data
     unit = parameters.get("unit", length)
     lengths = {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
     if coded:
@@ -57,11 +67,11 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
 
 def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
     """Inflate a zlib stream to one of ``lengths`` bytes, without room for a bomb."""
-    stream = decompressobj()
+    stream = zlib.decompressobj()
     most = max(lengths)
     try:
-        data: bytes = stream.decompress(stored, most + 1)
-    except (zlib.error, IsalError) as why:  # type: ignore[misc]  # its stubs say instance for class
+        data = stream.decompress(stored, most + 1)
+    except zlib.error as why:
         raise BadUnit(f"a compressed unit does not decode: {why}") from why
     if len(data) not in lengths:
         held = f"more than {most}" if len(data) > most else f"{len(data)}"
@@ -74,7 +84,7 @@ def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
 DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf}
 
 
-def decode(codec: Codec, stored: memoryview, coded: bool, length: int) -> bytes:  # noqa: FBT001  # per unit
+def decode(codec: Codec, stored: memoryview, coded: bool, length: int) -> Block:  # noqa: FBT001  # per unit
     """Return the ``length`` bytes of a unit.
 
     Raises:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from imgfs.model import Codec
 
 
+Block = bytes | bytearray  # decoded; a bytearray because some libraries return one, never written to
+
+
 class ByteSource(Protocol):
     """A checked, fixed-size run of bytes that can say where its bytes lie."""
 
@@ -93,11 +96,43 @@ class ForeignUnit:
     length: int
 
 
+class UnitSource(ByteSource, Protocol):
+    """A source in units of one size and codec."""
+
+    unit: int
+    spec: str
+
+    @property
+    def codec(self) -> Codec:
+        """Return what decodes its units."""
+
+    def units(self, start: int, stop: int) -> list[Piece]:
+        """Say as ``plan`` where bytes [start, stop) lie, unit by unit: no piece is of a Strip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Units stored plainly one behind the other: one read, one trip to the pool, one block in the cache.
+
+    Sequential reading costs the loop one piece per strip instead of one per unit. Where little of a
+    strip is wanted, or it does not decode as a whole, its units stand for it (``UnitSource.units``).
+    Unit i lies in bytes [cuts[i], cuts[i + 1]) of ``stored``; ``coded`` says as StoredUnit's.
+    """
+
+    key: int
+    source: UnitSource
+    index: int  # of its first unit
+    length: int
+    stored: Stored
+    cuts: tuple[int, ...]
+    coded: tuple[bool, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """Bytes [skip, skip + length) of a unit after decoding."""
+    """Bytes [skip, skip + length) of a unit or strip after decoding."""
 
-    unit: Unit
+    unit: Unit | Strip
     skip: int
     length: int
 

@@ -11,6 +11,8 @@ from imgfs import limits
 _REQUEST: Final = 128 * limits.KIB
 _NEAR: Final = 8 * _REQUEST
 _FIRST: Final = 2 * _REQUEST
+# A large window ends where a strip of decoded units does (``block.chunks``), if nothing lies between.
+_WHOLE: Final = 1 * limits.MIB
 
 
 class Readahead:
@@ -38,6 +40,8 @@ class Readahead:
         self._end = stop
         self._window = min(max(2 * self._window, _FIRST), limits.READAHEAD_MAX)
         begin, until = max(self._asked, stop), stop + self._window
+        if self._window > 2 * _WHOLE:
+            until -= until % _WHOLE
         if until - begin < self._window // 4:  # in pieces worth a trip to the pool
             return None
         self._asked = until

@@ -25,7 +25,8 @@ class FetchStatistics:
     """What fetching did. Units: ``*_bytes`` bytes; ``pool_trips`` hops to a pool thread.
 
     ``nowait`` counts reads answered without waiting, ``waited`` the others; ``inline_units`` were
-    decoded on the loop because the hop would have cost more; ``foreign_units`` came from workers.
+    decoded on the loop because the hop would have cost more; ``foreign_units`` came from workers;
+    ``cache`` holds units, ``strips`` what sequential readers had decoded ahead.
     """
 
     nowait: int
@@ -38,3 +39,4 @@ class FetchStatistics:
     foreign_units: int
     lost_bytes: int
     cache: CacheStatistics
+    strips: CacheStatistics

@@ -10,7 +10,7 @@ from imgfs.backends import Options, discover
 from imgfs.block.build import build
 from imgfs.block.codecs import decode
 from imgfs.block.memory import Memory
-from imgfs.block.pieces import Bytes, Coded, Lost, StoredUnit, Zeros
+from imgfs.block.pieces import Bytes, Coded, Lost, StoredUnit, Strip, Zeros
 from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported
 from imgfs.model import Foreign, Media
 from imgfs.testing.fakes import MemoryReader
@@ -116,9 +116,12 @@ def _read(pieces: Sequence[Piece]) -> Iterator[bytes]:
                 yield bytes(length)
             case Bytes(data, offset, length):
                 yield data[offset : offset + length]
+            case Coded(Strip() as strip, skip, length):
+                at = strip.index * strip.source.unit + skip
+                yield from _read(strip.source.units(at, at + length))
             case Coded(StoredUnit() as unit, skip, length):
                 stored = memoryview(b"".join(_read(unit.pieces)))
-                yield decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length]
+                yield bytes(decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length])
             case Lost(_, why):
                 raise EvidenceError(why)
             case _:

@@ -71,7 +71,7 @@ def read_all(paths: list[Path], media: Media, *, lost_zero: bool = False, table:
         async with open_fetcher(lost_zero=lost_zero) as fetcher:
             for at in range(0, source.size, 1 << 20):
                 out += await fetcher.fetch(source, at, min(at + (1 << 20), source.size))
-            fetcher.cache.debug_check()
+            fetcher.debug_check()
         for file in files:
             file.close()
         return bytes(out)

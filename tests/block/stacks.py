@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imgfs.block.build import build
 from imgfs.block.extents import ExtentMap
 from imgfs.block.memory import Memory
-from imgfs.block.pieces import Bytes, ByteSource, Coded, Lost, Stored, Zeros
+from imgfs.block.pieces import Bytes, ByteSource, Coded, Lost, Stored, Strip, Zeros
 from imgfs.model import CODED, HOLE, LOST, UNIT_HOLE, UNIT_LOST, Chunked, Codec, Linear
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def resolve(pieces) -> list[int]:
                 assert offset >= 0
                 assert offset + n <= file.size, "INV-3"
                 out += file.read(offset, n)
+            case Coded(Strip() as strip, skip, n):
+                at = strip.index * strip.source.unit + skip
+                out += resolve(strip.source.units(at, at + n))
             case Coded(unit, skip, n):
                 stored = resolve(unit.pieces)
                 if UNKNOWN in stored:

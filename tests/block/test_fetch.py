@@ -18,6 +18,7 @@ from imgfs.block.fetch import open_fetcher
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.hostfile import HostFile
 from imgfs.block.memory import Memory
+from imgfs.block.readahead import Readahead
 from imgfs.errors import BadUnit, LostBytes, MediaChanged, Truncated
 from imgfs.model import CODED, Chunked, Codec, Linear
 from tests.block.stacks import UNKNOWN, stack
@@ -74,7 +75,7 @@ async def test_any_stack_is_fetched_as_the_model_or_lost(seed) -> None:
                         await fetched(fetcher, content.source, start, stop)
                 else:
                     assert await fetched(fetcher, content.source, start, stop) == bytes(expected)
-                fetcher.cache.debug_check()
+                fetcher.debug_check()
 
 
 @pytest.mark.trio
@@ -129,6 +130,65 @@ async def test_neighbouring_units_share_trips_to_the_pool(tmp_path, cold) -> Non
 
 
 @pytest.mark.trio
+async def test_reading_on_decodes_every_unit_once_and_in_strips(tmp_path) -> None:
+    contents = units(200)
+    stored, claim = packed(contents, 32768)
+    file = image(tmp_path, stored)
+    source = build([claim], [file], "test")
+    ahead = Readahead()
+    async with open_fetcher() as fetcher:
+        out = bytearray()
+        for start in range(0, source.size, 131072):
+            stop = min(start + 131072, source.size)
+            if more := ahead.observe(start, stop):
+                fetcher.prefetch(source, *more)
+            out += await fetched(fetcher, source, start, stop)
+        assert out == b"".join(contents)
+        counted = fetcher.statistics()
+        assert counted.decoded_units <= len(contents) + 32, "what was read before the strip that holds it"
+        assert counted.strips.blocks == 7
+    file.close()
+
+
+@pytest.mark.trio
+async def test_jumping_decodes_single_units_and_leaves_strips_alone(tmp_path) -> None:
+    contents = units(128)
+    stored, claim = packed(contents, 32768)
+    file = image(tmp_path, stored)
+    source = build([claim], [file], "test")
+    async with open_fetcher() as fetcher:
+        for number in range(0, 128, 5):
+            start = number * 32768 + 4096
+            assert await fetched(fetcher, source, start, start + 4096) == contents[number][4096:8192]
+        counted = fetcher.statistics()
+        assert (counted.decoded_units, counted.strips.misses) == (26, 0)
+        await fetcher.fetch(source, 0, source.size)  # strips decode what the units of them already were
+        start = 5 * 32768
+        assert bytes(fetcher.fetch_nowait(source, start, start + 10)) == contents[5][:10]
+        fetcher.debug_check()
+    file.close()
+
+
+@pytest.mark.trio
+async def test_a_bad_unit_costs_its_strip_nothing_else(tmp_path) -> None:
+    contents = units(64)
+    stored, claim = packed(contents, 32768)
+    table = array("I")
+    table.frombytes(claim.table)
+    damaged = bytearray(stored)
+    damaged[(table[40] - CODED) + 100] ^= 255
+    file = image(tmp_path, bytes(damaged))
+    source = build([claim], [file], "test")
+    async with open_fetcher() as fetcher:
+        with pytest.raises(BadUnit) as failed:
+            await fetcher.fetch(source, 0, source.size)
+        assert (failed.value.start, failed.value.stop) == (40 * 32768, 41 * 32768)
+        assert bytes(await fetcher.fetch(source, 0, 40 * 32768)) == b"".join(contents[:40])
+        assert bytes(await fetcher.fetch(source, 41 * 32768, source.size)) == b"".join(contents[41:])
+    file.close()
+
+
+@pytest.mark.trio
 async def test_one_small_unit_at_hand_is_decoded_without_a_hop(tmp_path) -> None:
     contents = units(3)
     stored, claim = packed(contents, 32768)
@@ -161,7 +221,7 @@ async def test_prefetch_brings_units_and_never_raises(tmp_path) -> None:
             except BadUnit:
                 bad += 1
         assert (good, bad) == (19, 1)
-        fetcher.cache.debug_check()
+        fetcher.debug_check()
     file.close()
 
 

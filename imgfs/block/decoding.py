@@ -1,0 +1,244 @@
+"""Coded pieces to blocks: the caches of units and of strips, and the decoding that fills them.
+
+Whoever reads on gets strips, decoded ahead as a whole; whoever jumps gets single units. Strips have a
+cache of their own, so that reading a whole disk once does not displace what is read again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from imgfs import limits
+from imgfs.block.batches import batches, decode_strip, decode_unit, span
+from imgfs.block.cache import BlockCache
+from imgfs.block.foreign import ForeignSource
+from imgfs.block.hostfile import NotCached
+from imgfs.block.pieces import Block, Coded, ForeignUnit, Piece, Stored, Strip
+from imgfs.errors import BadUnit, EvidenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from imgfs.block.batches import Span
+    from imgfs.block.pieces import Unit
+    from imgfs.block.pool import Pool
+
+Buffer = bytes | bytearray | memoryview
+Bring = Callable[[Sequence[Piece]], Awaitable[Buffer]]
+
+# A hop to a pool thread costs more than inflating this much; one such unit is decoded on the loop.
+_INLINE: Final = 64 * limits.KIB
+# Read-ahead decodes a strip as a whole if it wants this part of it: the edges of a file's extents.
+_AHEAD_SHARE: Final = 4
+# A read does if it wants this part of it.
+_READ_SHARE: Final = 2
+
+
+class Decoding:
+    """Brings the blocks of coded pieces.
+
+    ``bring`` returns the bytes of the pieces a unit is stored in.
+    """
+
+    def __init__(self, nursery: trio.Nursery, pool: Pool, cache_bytes: int, bring: Bring) -> None:
+        share = cache_bytes // limits.STRIPS_SHARE
+        self.units: BlockCache[Unit] = BlockCache(cache_bytes - share, self._decode, nursery)
+        self.strips: BlockCache[Strip] = BlockCache(share, self._decode_strips, nursery)
+        self.decoded_units = self.decoded_bytes = self.inline = self.foreign = self.stored = 0
+        self._pool = pool
+        self._bring = bring
+
+    def held(self, piece: Coded) -> Buffer:
+        """Return the bytes of a piece whose block is held.
+
+        Raises:
+            trio.WouldBlock: it is not.
+        """
+        unit = piece.unit
+        block = (self.strips if type(unit) is Strip else self.units).held(unit.key)
+        if block is None:
+            if type(unit) is not Strip:
+                raise trio.WouldBlock
+            parts = [self.held(one) for one in narrowed(piece)]
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        return (
+            block if piece.length == len(block) else memoryview(block)[piece.skip : piece.skip + piece.length]
+        )
+
+    def chosen(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """Put units in place of strips that are neither held, nor under way, nor worth decoding whole."""
+        chosen: list[Piece] = []
+        for piece in pieces:
+            strip = piece.unit if isinstance(piece, Coded) else None
+            if isinstance(piece, Coded) and isinstance(strip, Strip) and not self.strips.has(strip):
+                if piece.length * _READ_SHARE < strip.length:
+                    chosen += narrowed(piece)
+                    continue
+                self.strips.prefetch([strip])
+            chosen.append(piece)
+        return chosen
+
+    def ahead(self, pieces: Iterable[Piece]) -> list[Stored]:
+        """Start to decode what pieces need; never waits, never raises. Returns what is to be announced."""
+        units: dict[int, Unit] = {}
+        strips: dict[int, Strip] = {}
+        for piece in pieces:
+            if not isinstance(piece, Coded):
+                continue
+            if not isinstance(piece.unit, Strip):
+                units[piece.unit.key] = piece.unit
+            elif not self.strips.has(piece.unit):
+                if piece.length * _AHEAD_SHARE >= piece.unit.length:
+                    strips[piece.unit.key] = piece.unit
+                else:
+                    units |= {
+                        one.unit.key: one.unit for one in narrowed(piece) if not isinstance(one.unit, Strip)
+                    }
+        groups = list(batches([unit for unit in units.values() if not self.units.has(unit)]))
+        for strip in strips.values():
+            self.strips.prefetch([strip])
+        for group in groups:
+            self.units.prefetch(group)
+        places = [place for group in groups if (place := span(group)) is not None]
+        stored = [Stored(place.file, place.start, place.stop - place.start) for place in places]
+        return stored + [strip.stored for strip in strips.values()]
+
+    async def one(self, unit: Unit) -> Block:
+        """Return one block, decoded on the loop if it is small and its bytes are at hand."""
+        if unit.length <= _INLINE and not self.units.has(unit) and (place := span([unit])) is not None:
+            place.file.check()
+            try:
+                data = place.file.read_nowait(place.start, place.stop - place.start)
+            except NotCached:
+                return await self.units.get(unit)
+            outcome = place.decode(memoryview(data))[0]
+            if isinstance(outcome, Exception):
+                raise outcome
+            self.inline += 1
+            self._count([outcome])
+            self.units.put(unit, outcome)
+            await trio.lowlevel.checkpoint()
+            return outcome
+        return await self.units.get(unit)
+
+    async def fill(self, missing: Sequence[tuple[Coded, int]], out: memoryview) -> None:
+        """Write the bytes of pieces, each at its place in ``out``, decoding all that is missing at once.
+
+        Raises:
+            EvidenceError: a unit cannot be read or does not decode.
+        """
+        units = {piece.unit.key: piece.unit for piece, _ in missing if not isinstance(piece.unit, Strip)}
+        strips = {piece.unit.key: piece.unit for piece, _ in missing if isinstance(piece.unit, Strip)}
+        groups = list(batches(units.values()))
+        for group in groups:
+            self.units.prefetch(group)
+        wide = await self.strips.outcomes([strip] for strip in strips.values()) if strips else {}
+        blocks = await self.units.get_all(groups) if groups else {}
+        for piece, at in missing:
+            block = (wide if isinstance(piece.unit, Strip) else blocks)[piece.unit.key]
+            view = out[at : at + piece.length]
+            if isinstance(block, EvidenceError):  # one of its units is bad, and perhaps not wanted
+                view[:] = await self._bring(narrowed(piece))
+            elif isinstance(block, Exception):
+                raise block.with_traceback(None)
+            else:
+                view[:] = cut(block, piece)
+
+    async def _decode(self, units: Sequence[Unit]) -> Sequence[Block | Exception]:
+        """Decode units that ``batches`` put together; called by the cache, in its nursery."""
+        if (place := span(units)) is not None:
+            place.file.check()
+            return self._count(await self._decode_span(place))
+        outcomes: list[Block | Exception] = []
+        for unit in units:
+            try:
+                outcomes.append(await self._decode_any(unit))
+            except Exception as why:  # noqa: BLE001  # the outcome of this unit; its waiters raise it
+                outcomes.append(why)
+        return self._count(outcomes)
+
+    async def _decode_span(self, place: Span) -> list[Block | Exception]:
+        """Read and decode in one trip if the bytes are cached; else wait for the disk first."""
+        outcomes = await self._pool.compute(_decode_cached, place)
+        if outcomes is None:
+            data = bytearray(place.stop - place.start)
+            await self._pool.read([(place.file, place.start, memoryview(data))])
+            outcomes = await self._pool.compute(place.decode, memoryview(data))
+        self.stored += place.stop - place.start
+        return outcomes
+
+    async def _decode_any(self, unit: Unit) -> Block | Exception:
+        """Decode a unit whose bytes are in pieces, in units below, or with a worker."""
+        if isinstance(unit, ForeignUnit):
+            source = unit.source
+            assert isinstance(source, ForeignSource)  # noqa: S101  # only it makes such units
+            self.foreign += 1
+            data = await source.read(unit.index * source.unit, unit.length)
+            if len(data) != unit.length:
+                return BadUnit(f"a worker sent {len(data)} bytes, {unit.length} expected")
+            return bytes(data)
+        stored = await self._bring(unit.pieces)
+        return await self._pool.compute(partial(decode_unit, unit), memoryview(stored))
+
+    async def _decode_strips(self, strips: Sequence[Strip]) -> Sequence[Block | Exception]:
+        """Decode a strip, which is a batch of its own; called by the cache, in its nursery."""
+        return [await self._decode_strip(strip) for strip in strips]
+
+    async def _decode_strip(self, strip: Strip) -> Block | Exception:
+        stored = strip.stored
+        stored.file.check()
+        outcome = await self._pool.compute(_strip_cached, strip)
+        if outcome is None:
+            data = bytearray(stored.length)
+            await self._pool.read([(stored.file, stored.offset, memoryview(data))])
+            outcome = await self._pool.compute(partial(decode_strip, strip), memoryview(data))
+        self.stored += stored.length
+        if not isinstance(outcome, Exception):
+            self.decoded_units += len(strip.coded)
+            self.decoded_bytes += len(outcome)
+        return outcome
+
+    def _count(self, outcomes: list[Block | Exception]) -> list[Block | Exception]:
+        for outcome in outcomes:
+            if not isinstance(outcome, Exception):
+                self.decoded_units += 1
+                self.decoded_bytes += len(outcome)
+        return outcomes
+
+
+def narrowed(piece: Coded) -> list[Coded]:
+    """Return a piece of a strip as pieces of its units."""
+    strip = piece.unit
+    assert isinstance(strip, Strip)  # noqa: S101  # the callers looked
+    start = strip.index * strip.source.unit + piece.skip
+    units = strip.source.units(start, start + piece.length)
+    assert all(isinstance(one, Coded) for one in units)  # noqa: S101  # what made it a strip
+    return cast("list[Coded]", units)
+
+
+def cut(block: Block, piece: Coded) -> memoryview:
+    """Return what a piece wants of its block."""
+    return memoryview(block)[piece.skip : piece.skip + piece.length]
+
+
+def _decode_cached(place: Span) -> list[Block | Exception] | None:
+    """Read and decode units if the page cache holds them. Runs in a pool thread."""
+    try:
+        data = place.file.read_nowait(place.start, place.stop - place.start)
+    except NotCached:
+        return None
+    return place.decode(memoryview(data))
+
+
+def _strip_cached(strip: Strip) -> Block | Exception | None:
+    """Read and decode a strip if the page cache holds it. Runs in a pool thread."""
+    stored = strip.stored
+    try:
+        data = stored.file.read_nowait(stored.offset, stored.length)
+    except NotCached:
+        return None
+    return decode_strip(strip, memoryview(data))
