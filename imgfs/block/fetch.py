@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from imgfs.block.decoding import Buffer
     from imgfs.block.pieces import ByteSource, Piece
 
+_SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB  # the largest request of the kernel
+
 
 class Fetcher:
     """Brings the bytes of sources; owns the cache of decoded units.
@@ -44,10 +46,11 @@ class Fetcher:
         self._pool = Pool()
         # Never zeros for lost stored bytes of a unit: what they decode to would be invented.
         self._decoding = Decoding(nursery, self._pool, cache_bytes, partial(self._bring, lost_zero=False))
+        self._scratch = memoryview(bytearray(_SCRATCH))
         self._nowait = self._waited = self._stored = self._lost = 0
 
     def fetch_nowait(self, source: ByteSource, start: int, stop: int) -> Buffer:
-        """Return bytes [start, stop) if that needs no waiting.
+        """Return bytes [start, stop) if that needs no waiting; they are valid until the caller's next await.
 
         Raises:
             trio.WouldBlock: some bytes are in no cache.
@@ -59,8 +62,14 @@ class Fetcher:
             piece = pieces[0]
             if type(piece) is Stored:
                 piece.file.check()
+                # One buffer for all: a new one of a megabyte is first filled with zeros.
+                data = (
+                    self._scratch[: piece.length]
+                    if piece.length <= _SCRATCH
+                    else memoryview(bytearray(piece.length))
+                )
                 try:
-                    data = piece.file.read_nowait(piece.offset, piece.length)
+                    piece.file.read_into_nowait(piece.offset, data)
                 except NotCached:
                     raise trio.WouldBlock from None
                 self._nowait += 1

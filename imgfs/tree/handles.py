@@ -77,18 +77,19 @@ def _verbatim(source: ByteSource) -> bool:
 class OpenFile:
     """A resolved source being read. No parser takes part in it, so none can take it away."""
 
-    __slots__ = ("_coded", "_fetcher", "_readahead", "node", "size", "source")
+    __slots__ = ("_ahead", "_fetcher", "_readahead", "node", "size", "source")
 
     def __init__(self, node: Node, source: ByteSource, fetcher: Fetcher) -> None:
         self.node = node
         self.source = source
         self.size = source.size
         self._fetcher = fetcher
-        self._coded = not _verbatim(source)  # the host's page cache reads ahead for the rest
+        # Verbatim bytes that are in the host's page cache need no help: announced from the first miss on.
+        self._ahead = not _verbatim(source)
         self._readahead = Readahead()
 
     def read_nowait(self, offset: int, length: int) -> bytes | bytearray | memoryview:
-        """Return bytes [offset, offset + length) clipped to the size.
+        """Return bytes [offset, offset + length) clipped to the size; valid until the next await.
 
         Raises:
             trio.WouldBlock: something has to be waited for.
@@ -97,8 +98,8 @@ class OpenFile:
         stop = min(offset + length, self.size)
         if offset >= stop:
             return b""
-        if self._coded:
-            self._ahead(offset, stop)
+        if self._ahead and (wanted := self._readahead.observe(offset, stop)) is not None:
+            self._fetcher.prefetch(self.source, *wanted)
         return self._fetcher.fetch_nowait(self.source, offset, stop)
 
     async def read(self, offset: int, length: int) -> bytes | bytearray | memoryview:
@@ -111,10 +112,5 @@ class OpenFile:
         stop = min(offset + length, self.size)
         if offset >= stop:
             return b""
+        self._ahead = True
         return await self._fetcher.fetch(self.source, offset, stop)
-
-    def _ahead(self, start: int, stop: int) -> None:
-        wanted = self._readahead.observe(start, stop)
-        if wanted is not None:
-            start, stop = wanted
-            self._fetcher.prefetch(self.source, start, min(stop, self.size))
