@@ -12,6 +12,7 @@ import pyfuse3
 import trio
 
 _BIG = 2
+_TREE = 3
 _FOLDER = 1000
 _FILE = 1 << 20
 _FOREVER = 3600.0
@@ -31,7 +32,7 @@ class Null(pyfuse3.Operations):
 
     def _attr(self, ino: int) -> pyfuse3.EntryAttributes:
         shown = pyfuse3.EntryAttributes()
-        folder = ino == 1 or _FOLDER <= ino < _FILE
+        folder = ino in (1, _TREE) or _FOLDER <= ino < _FILE
         shown.st_ino = ino
         shown.st_mode = (stat.S_IFDIR | 0o755) if folder else (stat.S_IFREG | 0o644)
         shown.st_nlink = 1
@@ -44,11 +45,11 @@ class Null(pyfuse3.Operations):
         return self._attr(inode)
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: object = None) -> pyfuse3.EntryAttributes:
-        if parent_inode == 1 and name == b"big":
-            return self._attr(_BIG)
-        if parent_inode == 1 and name.startswith(b"d"):
+        if parent_inode == 1 and name in (b"big.bin", b"tree"):
+            return self._attr(_BIG if name == b"big.bin" else _TREE)
+        if parent_inode == _TREE and name.startswith(b"d"):
             return self._attr(_FOLDER + int(name[1:]))
-        if parent_inode != 1 and name.startswith(b"report_"):
+        if parent_inode >= _FOLDER and name.startswith(b"report_"):
             return self._attr(_FILE + (parent_inode - _FOLDER) * self._each + int(name[7:13]))
         raise pyfuse3.FUSEError(2)
 
@@ -56,11 +57,12 @@ class Null(pyfuse3.Operations):
         return inode
 
     async def readdir(self, fh: int, start_id: int, token: object) -> None:
-        rows = (
-            [(b"big", _BIG), *((b"d%d" % i, _FOLDER + i) for i in range(self._folders))]
-            if fh == 1
-            else [(n, _FILE + (fh - _FOLDER) * self._each + j) for j, n in enumerate(self._names)]
-        )
+        if fh == 1:
+            rows = [(b"big.bin", _BIG), (b"tree", _TREE)]
+        elif fh == _TREE:
+            rows = [(b"d%d" % i, _FOLDER + i) for i in range(self._folders)]
+        else:
+            rows = [(n, _FILE + (fh - _FOLDER) * self._each + j) for j, n in enumerate(self._names)]
         for index in range(start_id, len(rows)):
             name, ino = rows[index]
             if not pyfuse3.readdir_reply(token, name, self._attr(ino), index + 1):
@@ -70,7 +72,7 @@ class Null(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=inode, keep_cache=True)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview:
-        return self._zeros[: max(0, min(size, self._size - off))]
+        return self._zeros[: max(0, min(size, (self._size if fh == _BIG else 4096) - off))]
 
 
 def main(mountpoint: str, size: int, folders: int, each: int) -> None:
