@@ -14,6 +14,7 @@ import trio
 
 from imgfs import limits, log
 from imgfs.daemon.attributes import Owner, absent, entry
+from imgfs.daemon.pages import Pages
 from imgfs.errors import ImgfsError, NotFound
 from imgfs.model import Attr, Ino, Kind
 from imgfs.worker.turns import CALLER
@@ -76,6 +77,7 @@ class Operations(pyfuse3.Operations):
         self._owner = owner
         self._files: dict[int, OpenFile] = {}
         self._folders: dict[int, tuple[Node, int]] = {}  # with the process that reads
+        self._pages = Pages()
         self._next = 1
         self._fast = 0
         self._slow = 0
@@ -179,7 +181,14 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EROFS)
         CALLER.set(ctx.pid)
         node = self._tree.node(Ino(inode))
-        file = await self._session.open(node)
+        self._pages.opening(inode)
+        try:
+            file = await self._session.open(node)
+            if node.forever:
+                await self._pages.give(inode, file)
+        except BaseException:
+            self._pages.closed(inode)
+            raise
         handle = self._handle()
         self._files[handle] = file
         return pyfuse3.FileInfo(fh=handle, direct_io=not node.forever, keep_cache=node.forever)
@@ -200,7 +209,7 @@ class Operations(pyfuse3.Operations):
     @barrier
     async def release(self, fh: int) -> None:
         """Close a file."""
-        del self._files[fh]
+        self._pages.closed(self._files.pop(fh).node.ino)
 
     @barrier
     async def flush(self, fh: int) -> None:
@@ -265,6 +274,7 @@ class Operations(pyfuse3.Operations):
             "reads_answered_at_once": self._fast,
             "reads_that_waited": self._slow,
             "bytes_read": self._bytes,
+            "files_given_at_open": self._pages.stored,
             "open_files": len(self._files),
             "open_directories": len(self._folders),
         }
