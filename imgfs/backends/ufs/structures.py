@@ -14,15 +14,13 @@ from imgfs.errors import Malformed, NotFound, NotMine
 from imgfs.model import Attr, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from imgfs.backends import Reader
+    from imgfs.backends.ufs.tables import Tables
 
 MAGICS: Final = {0x00011954: 1, 0x19540119: 2}
 MAGIC_AT: Final = 1372
 PLACES: Final = (65536, 8192, 0, 262144)  # SBLOCKSEARCH of fs.h
 ROOT: Final = 2
-DIRECTORY_BLOCK: Final = 512
 DIRECT, INDIRECT = 12, 3
 
 
@@ -38,6 +36,7 @@ class Superblock:
     groups: int
     inodes_per_group: int
     fragments_per_group: int
+    group_block: int
     inode_block: int
     offset: int
     mask: int
@@ -63,10 +62,14 @@ class Superblock:
         if not ROOT <= inum < self.groups * self.inodes_per_group:
             raise NotFound(f"inode {inum}")
         group, index = divmod(inum, self.inodes_per_group)
+        return (self.group_start(group) + self.inode_block) * self.fragment + index * self.inode_size
+
+    def group_start(self, group: int) -> int:
+        """Return the fragment from which the places in a group are counted (cgstart)."""
         start = group * self.fragments_per_group
         if self.version == 1:  # old layouts stagger the groups over the platters
             start += self.offset * (group & ~self.mask & 0xFFFFFFFF)
-        return (start + self.inode_block) * self.fragment + index * self.inode_size
+        return start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,7 @@ def find_superblock(reader: Reader) -> Superblock:
 
 
 def _superblock(raw: bytes, order: str, version: int, available: int) -> Superblock:
-    (inode_block,) = struct.unpack_from(order + "i", raw, 16)
+    group_block, inode_block = struct.unpack_from(order + "ii", raw, 12)
     offset, mask = struct.unpack_from(order + "iI", raw, 24)
     groups, block, fragment = struct.unpack_from(order + "Iii", raw, 44)
     per_group, fragments = struct.unpack_from(order + "Ii", raw, 184)
@@ -137,6 +140,7 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
         groups=groups,
         inodes_per_group=per_group,
         fragments_per_group=fragments,
+        group_block=group_block,
         inode_block=inode_block,
         offset=offset,
         mask=mask,
@@ -145,14 +149,13 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
     )
 
 
-def read_inode(reader: Reader, sb: Superblock, inum: int) -> Inode:
+def read_inode(tables: Tables, inum: int) -> Inode:
     """Return an inode.
 
     Raises:
-        NotFound: outside the file system, or not in use.
+        NotFound: outside the file system, or its mode is none of a file.
     """
-    at = sb.inode_at(inum)
-    raw = reader.read(at, sb.inode_size)
+    sb, raw = tables.superblock, tables.inode(inum)
     o = sb.order
     mode, nlink = struct.unpack_from(o + "HH", raw)
     kind = mode >> 12
@@ -194,18 +197,3 @@ def _time(seconds: int, nano: int) -> int | None:
     if (not seconds and not nano) or not -(1 << 33) <= seconds < 1 << 33 or not 0 <= nano < 10**9:
         return None
     return int(seconds) * 10**9 + int(nano)
-
-
-def directory_entries(data: bytes, order: str) -> Iterator[tuple[int, bytes] | str]:
-    """Yield inode number and name of the entries in use; a string says which block is broken."""
-    for start in range(0, len(data), DIRECTORY_BLOCK):
-        at, stop = start, min(start + DIRECTORY_BLOCK, len(data))
-        while at + 8 <= stop:
-            inum, length, _, names = struct.unpack_from(order + "IHBB", data, at)
-            if length < 8 or length & 3 or at + length > stop or (inum and 8 + names > length):
-                if any(data[at:stop]):
-                    yield f"broken entry at byte {at} of the directory"
-                break
-            if inum:
-                yield inum, data[at + 8 : at + 8 + names]
-            at += length
