@@ -55,6 +55,7 @@ class Disk:
         self.raw = bytearray(image.read_bytes())
         self.two = version == 2
         self.o = "<" if order == "le" else ">"
+        self.head = self.o + "IHBB"
         cylinder, table = struct.unpack_from(self.o + "2i", self.raw, 8192 + 12)
         self.group, self.table = cylinder * FRAGMENT, table * FRAGMENT
         used, free = struct.unpack_from(self.o + "2I", self.raw, self.group + 92)
@@ -93,7 +94,7 @@ class Disk:
         for first in range(0, self.size(directory), 512):
             start = at = self.pointers(directory)[0] * FRAGMENT + first
             while at < start + 512:
-                number, length, _, size = struct.unpack_from(self.o + "IHBB", self.raw, at)
+                number, length, *_, size = struct.unpack_from(self.head, self.raw, at)
                 found.append((at, at - start, number, bytes(self.raw[at + 8 : at + 8 + size])))
                 at += length
         return found
@@ -136,6 +137,14 @@ class Disk:
             for start, length in ((16, 16), (112, 120)) if self.two else ((8, 8), (40, 60), (104, 4)):
                 self.raw[at + start : at + start + length] = bytes(length)
         return number
+
+    def untype(self) -> None:
+        """Write the lengths of names as 4.3BSD did, and say so in the superblock."""
+        for directory in (2, self.lookup("dir"), self.lookup("gone")):
+            for at, _, _, name in self.records(directory):
+                struct.pack_into(self.o + "H", self.raw, at + 6, len(name))
+        self.raw[8192 + 1320 : 8192 + 1328] = bytes(4) + b"\xff" * 4  # fs_maxsymlinklen, fs_old_inodefmt
+        self.head = self.o + "IHH"
 
     def wipe(self, path_name: bytes) -> None:
         """Overwrite a name that was removed, as an entry put in its place does."""

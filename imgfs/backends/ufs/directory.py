@@ -18,10 +18,10 @@ from imgfs.errors import EvidenceError
 from imgfs.model import HOLE, LOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imgfs.backends._deleted_source import Found
-    from imgfs.backends.ufs.structures import Inode
+    from imgfs.backends.ufs.structures import Inode, Superblock
     from imgfs.backends.ufs.tables import Tables
 
 DIRECTORY_BLOCK: Final = 512
@@ -40,7 +40,7 @@ def live_names(inode: Inode, tables: Tables, *, freed: bool = False) -> Iterator
     Raises:
         EvidenceError: nothing says where the directory lies.
     """
-    unpack = struct.Struct(tables.superblock.order + "IHBB").unpack_from
+    unpack = _unpacker(tables.superblock)
     for piece in _pieces(inode, tables, freed=freed):
         if piece is None or isinstance(piece, Damage):
             yield piece
@@ -63,7 +63,7 @@ def live_names(inode: Inode, tables: Tables, *, freed: bool = False) -> Iterator
 
 def deleted_names(inode: Inode, tables: Tables, *, freed: bool = False) -> Iterator[Found]:
     """Yield the entries that lie behind the ones that count, and those whose inode was cleared."""
-    unpack = struct.Struct(tables.superblock.order + "IHBB").unpack_from
+    unpack = _unpacker(tables.superblock)
     for piece in _pieces(inode, tables, freed=freed):
         if piece is None or isinstance(piece, Damage):
             yield piece
@@ -80,6 +80,19 @@ def deleted_names(inode: Inode, tables: Tables, *, freed: bool = False) -> Itera
                 at += length
 
 
+def _unpacker(sb: Superblock) -> Callable[[bytes, int], tuple[int, int, int, int]]:
+    """Return what reads the head of a record: inode, length of the record, type, length of the name."""
+    if sb.typed or sb.order == ">":  # a name is shorter than 256: the upper byte reads as no type
+        return struct.Struct(sb.order + "IHBB").unpack_from
+    head = struct.Struct(sb.order + "IHH").unpack_from
+
+    def untyped(data: bytes, at: int) -> tuple[int, int, int, int]:
+        number, length, size = head(data, at)
+        return number, length, 0, size
+
+    return untyped
+
+
 def _is_record(at: int, stop: int, number: int, length: int, size: int) -> bool:
     return not (length < 8 or length & 3 or at + length > stop or (number and 8 + size > length))
 
@@ -92,7 +105,7 @@ def _room(size: int) -> int:
 def _left_behind(tables: Tables, data: bytes, where: tuple[int, int, int], base: int) -> Iterator[Name]:
     at, stop, end = where
     first, sb = at, tables.superblock
-    unpack, inodes = struct.Struct(sb.order + "IHBB").unpack_from, sb.groups * sb.inodes_per_group
+    unpack, inodes = _unpacker(sb), sb.groups * sb.inodes_per_group
     while at + 12 <= stop:
         number, length, kind, size = unpack(data, at)
         name = data[at + 8 : at + 8 + size]

@@ -26,7 +26,11 @@ DIRECT, INDIRECT = 12, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Superblock:
-    """Geometry. Units: ``block`` and ``fragment`` bytes; ``size`` and per-group numbers in fragments."""
+    """Geometry. Units: ``block`` and ``fragment`` bytes; ``size`` and per-group numbers in fragments.
+
+    ``typed``: directory entries state the type of their file; before 4.4BSD, and on Solaris, the length of
+    the name has those eight bits too (fs_maxsymlinklen of fs.h, OLDDIRFMT of dir.h).
+    """
 
     version: int
     order: str
@@ -42,6 +46,7 @@ class Superblock:
     mask: int
     label: str
     uuid: str
+    typed: bool
 
     @property
     def inode_size(self) -> int:
@@ -126,11 +131,14 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
         raise Malformed(f"blocks of {block}, fragments of {fragment} bytes")
     if not 0 < per_group <= 1 << 24 or not 0 < fragments <= 1 << 30 or not 0 < inode_block < fragments:
         raise Malformed(f"groups of {per_group} inodes, {fragments} fragments, inodes from {inode_block}")
+    if per_group * (128 if version == 1 else 256) > fragments * fragment:
+        raise Malformed(f"{per_group} inodes do not fit into a group of {fragments * fragment} bytes")
     if not 0 < groups <= 1 << 24 or not 0 < size <= 1 << 50 or not 0 <= offset < fragments:
         raise Malformed(f"{groups} groups, {size} fragments in all, stagger of {offset}")
     if (groups - 1) * fragments * fragment > available:
         raise Malformed(f"{groups} groups of {fragments * fragment} bytes in {available}")
     first, second = struct.unpack_from(order + "II", raw, 144)
+    (link_length,) = struct.unpack_from(order + "i", raw, 1320)
     return Superblock(
         version=version,
         order=order,
@@ -146,6 +154,7 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
         mask=mask,
         label=raw[680:712].split(b"\0", 1)[0].decode("utf-8", "replace"),
         uuid=f"{first:08x}{second:08x}" if first or second else "",
+        typed=version == 2 or link_length > 0,
     )
 
 
