@@ -244,10 +244,10 @@ class Deleted(Generic[I]):
             if len(rows) + len(alive) > _NAMES_MAX:
                 listing.damaged = f"more than {_NAMES_MAX} names"
                 break
-            if not count & _OFTEN:
+            if found is None or not count & _OFTEN:
                 yield
         for count, found in enumerate(self._source.names(inode, deleted=True)):
-            if not count & _OFTEN:
+            if found is None or not count & _OFTEN:
                 yield
             if not isinstance(found, Name) or (found.inode, found.name) in alive:
                 continue  # moving entries leaves copies behind

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imgfs.backends._deleted_source import Source
 
 _STEPS: Final = 20  # bits of a cursor that count pages spent on reading names
+_OFTEN: Final = 1023  # names between two looks at the clock, less one
 _DIRECTORY: Final = 4  # st_mode >> 12
 
 
@@ -84,7 +85,7 @@ class Orphans(Generic[I]):
                         for count, found in enumerate(source.names(inode, deleted=deleted)):
                             if isinstance(found, Name) and not self._in_use(found.inode):
                                 named.add(found.inode)
-                            if not count & 1023:
+                            if found is None or not count & _OFTEN:
                                 yield
                 except (EvidenceError, NotFound):
                     continue

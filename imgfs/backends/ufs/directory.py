@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DIRECTORY_BLOCK: Final = 512
 _DIRECTORY_MAX: Final = 256 << 20  # bytes of one directory: about ten million entries
 _PIECE: Final = 64 * 1024  # a multiple of the directory block
-_PAUSE: Final = 16 << 20  # bytes of a directory after which somebody may look at the clock
+_PAUSE: Final = 2 << 20  # bytes of a directory after which somebody may look at the clock
 _DOTS: Final = {b".", b".."}
 _TYPES: Final = {0, 1, 2, 4, 6, 8, 10, 12, 14}  # DT_ of dir.h
 

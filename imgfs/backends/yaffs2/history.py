@@ -12,6 +12,7 @@ directories of unlinked and deleted objects.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,6 @@ from imgfs.backends.yaffs2.structures import (
     MAX_CHUNK,
     UNLINKED,
     header_of,
-    tags_of,
 )
 from imgfs.errors import EvidenceError, Malformed
 from imgfs.limits import SOURCE_READ_MAX
@@ -107,10 +107,9 @@ class Life:
 class _Pages:
     """The tags of all written pages in the order they lie."""
 
-    __slots__ = ("_step", "chunks", "headers", "lengths", "numbers", "places", "segments")
+    __slots__ = ("chunks", "headers", "lengths", "numbers", "places", "segments")
 
-    def __init__(self, shape: Geometry) -> None:
-        self._step = shape.page + shape.spare
+    def __init__(self) -> None:
         self.places, self.numbers = array("I"), array("I")
         self.chunks, self.lengths = array("I"), array("I")
         self.headers: dict[int, Object] = {}  # by row
@@ -126,10 +125,6 @@ class _Pages:
     def _firsts(self) -> list[int]:
         return [segment & 0xFFFF_FFFF for segment in self.segments]
 
-    def at(self, row: int) -> int:
-        """Return the byte of the dump where the page of a row begins."""
-        return self.places[row] * self._step
-
 
 def lives_of(reader: Reader, shape: Geometry) -> tuple[list[Life], int]:
     """Return the lives of all objects, newest first by number, and how many pages could not be read.
@@ -140,7 +135,7 @@ def lives_of(reader: Reader, shape: Geometry) -> tuple[list[Life], int]:
     pages, unread = _scan(reader, shape)
     current: dict[int, Life] = {}
     lives: list[Life] = []
-    when = len(pages.places)
+    when, step = len(pages.places), shape.page + shape.spare
     for row in pages.newest_first():
         when -= 1
         number, chunk = pages.numbers[row], pages.chunks[row]
@@ -153,7 +148,7 @@ def lives_of(reader: Reader, shape: Geometry) -> tuple[list[Life], int]:
             if len(lives) > _MAX_HEADERS:
                 raise Malformed(f"more than {_MAX_HEADERS} objects")
         if found is None:
-            life.older_chunk(chunk - 1, pages.at(row), pages.lengths[row], shape.page)
+            life.older_chunk(chunk - 1, pages.places[row] * step, pages.lengths[row], shape.page)
         elif removed:
             life.older_removal(found, when)
         else:
@@ -162,59 +157,58 @@ def lives_of(reader: Reader, shape: Geometry) -> tuple[list[Life], int]:
 
 
 def _scan(reader: Reader, shape: Geometry) -> tuple[_Pages, int]:
-    pages, unread, before = _Pages(shape), 0, -1
-    for place, page, spare in _read(reader, shape):
-        if page is None:
+    pages, unread, before = _Pages(), 0, -1
+    step, tags = shape.page + shape.spare, struct.Struct(shape.order + "4I")
+    headers, places, numbers = pages.headers, pages.places, pages.numbers
+    chunks, lengths, unpack = pages.chunks, pages.lengths, tags.unpack_from
+    for first, data in _read(reader, step):
+        if data is None:
             unread += 1
             continue
-        sequence, number, chunk, length = tags_of(spare, shape)
-        if not LOWEST_SEQUENCE <= sequence < HIGHEST_SEQUENCE or number == 0xFFFF_FFFF:
-            continue  # erased, a checkpoint, or nothing at all
-        if chunk & _EXTENDED:  # a header whose tags say more: the type stands above the number
-            number, chunk = number & 0x0FFF_FFFF, 0
-        if chunk >= MAX_CHUNK:
-            continue
-        row = len(pages.places)
-        if not chunk:
-            found = header_of(page, number, shape.order)
-            if found is None:
+        place = first - 1
+        for at in range(0, len(data), step):
+            place += 1
+            sequence, number, chunk, length = unpack(data, at + shape.page + shape.tags_at)
+            if not LOWEST_SEQUENCE <= sequence < HIGHEST_SEQUENCE or number == 0xFFFF_FFFF:
+                continue  # erased, a checkpoint, or nothing at all
+            if chunk & _EXTENDED:  # a header whose tags say more: the type stands above the number
+                number, chunk = number & 0x0FFF_FFFF, 0
+            if chunk >= MAX_CHUNK:
                 continue
-            pages.headers[row] = found
-        if row >= _MAX_PAGES or len(pages.headers) > _MAX_HEADERS:
-            raise Malformed(f"more than {_MAX_HEADERS} headers or {_MAX_PAGES} pages")
-        if sequence != before:
-            pages.segments.append(sequence << 32 | row)
-            before = sequence
-        pages.places.append(place)
-        pages.numbers.append(number)
-        pages.chunks.append(chunk)
-        pages.lengths.append(length)
+            if not chunk:
+                found = header_of(data[at : at + HEADER], number, shape.order)
+                if found is None:
+                    continue
+                headers[len(places)] = found
+                if len(headers) > _MAX_HEADERS:
+                    raise Malformed(f"more than {_MAX_HEADERS} headers")
+            if sequence != before:
+                pages.segments.append(sequence << 32 | len(places))
+                before = sequence
+            places.append(place)
+            numbers.append(number)
+            chunks.append(chunk)
+            lengths.append(length)
+        if len(places) > _MAX_PAGES:
+            raise Malformed(f"more than {_MAX_PAGES} pages")
     return pages, unread
 
 
-def _read(reader: Reader, shape: Geometry) -> Iterator[tuple[int, bytes | None, bytes]]:
-    """Yield number, first bytes and spare area of every page; None: it cannot be read."""
-    step = shape.page + shape.spare
+def _read(reader: Reader, step: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the number of a page and all bytes of it and of some behind it; None: it cannot be read."""
     count, many = reader.size // step, max(SOURCE_READ_MAX // step, 1)
     for first in range(0, count, many):
         pages = min(many, count - first)
         try:
-            data = reader.read(first * step, pages * step)
+            yield first, reader.read(first * step, pages * step)
         except EvidenceError:
-            yield from _read_singly(reader, shape, first, pages)
-            continue
-        for index in range(pages):
-            at = index * step
-            yield first + index, data[at : at + HEADER], data[at + shape.page : at + step]
+            yield from _read_singly(reader, step, range(first, first + pages))
 
 
-def _read_singly(
-    reader: Reader, shape: Geometry, first: int, pages: int
-) -> Iterator[tuple[int, bytes | None, bytes]]:
-    step = shape.page + shape.spare
-    for place in range(first, first + pages):
+def _read_singly(reader: Reader, step: int, places: range) -> Iterator[tuple[int, bytes | None]]:
+    for place in places:
         try:
-            data = reader.read(place * step, step)
-            yield place, data[:HEADER], data[shape.page :]
+            data: bytes | None = reader.read(place * step, step)
         except EvidenceError:
-            yield place, None, b""
+            data = None
+        yield place, data
