@@ -247,3 +247,13 @@ def test_lost_page_costs_only_itself() -> None:
 def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
     make_deleted(tmp_path / "yaffs2.img")
     check_hostile("yaffs2", tmp_path / "yaffs2.img", tmp_path, seeds=200)
+
+
+def test_some_spoilt_pages_do_not_hide_the_rest() -> None:
+    flash = Flash()
+    for number in range(40):
+        flash.create(ROOT, b"file%02d" % number, noise(100, number))
+    for at in (12, 29, 47):
+        flash.pages[at] = bytes(PAGE + SPARE)
+    files, _ = opened(flash)
+    assert len(walk(files)) >= 38

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ROOT: Final = 1  # lost+found is 2, unlinked files hang under 3, deleted ones under 4
 UNLINKED, DELETED = 3, 4
 _GEOMETRIES: Final = ((2048, 64), (4096, 128), (8192, 256), (4096, 224))
+_LOOKED_AT: Final = 64  # pages
 _TAGS_AT: Final = (2, 0)  # behind the bad-block marker, or without one
 _KINDS: Final = {1: Kind.REG, 2: Kind.LNK, 3: Kind.DIR}
 FILE, SYMLINK, HARD_LINK, SPECIAL = 1, 2, 4, 5
@@ -83,27 +84,41 @@ def header_of(raw: bytes, number: int, order: str) -> Object | None:
 
 
 def _fits(reader: Reader, shape: Geometry) -> bool:
-    """Say whether the first pages are what this geometry would make of a file system."""
-    step, headers = shape.page + shape.spare, 0
-    for at in range(0, min(reader.size - step + 1, 64 * step), step):
+    """Say whether the first pages are what this geometry would make of a file system.
+
+    Flash has bad blocks and flipped bits: one page in eight may be anything.
+    """
+    step, good, bad, headers = shape.page + shape.spare, 0, 0, 0
+    for at in range(0, min(reader.size - step + 1, _LOOKED_AT * step), step):
         try:
             raw, spare = reader.read(at, HEADER), reader.read(at + shape.page, shape.spare)
         except EvidenceError:
             continue  # what is lost says nothing
-        sequence, number, chunk, length = tags_of(spare, shape)
-        if sequence == 0xFFFFFFFF:
-            continue
-        plain = chunk & 0x8000_0000 == 0
-        if not LOWEST_SEQUENCE <= sequence < HIGHEST_SEQUENCE or not number & 0x0FFF_FFFF:
-            return False
-        if plain and (chunk > MAX_CHUNK or not (length <= shape.page or length in {0xFFFF, 0xFFFFFFFF})):
-            return False
-        if chunk == 0 or not plain:
-            kind, parent = struct.unpack_from(shape.order + "II", raw)
-            if not 1 <= kind <= SPECIAL or not parent or raw[8:10] != b"\xff\xff" or b"\0" not in raw[10:266]:
+        tags = tags_of(spare, shape)
+        if tags[0] == 0xFFFFFFFF:
+            continue  # erased
+        is_header = tags[2] == 0 or bool(tags[2] & 0x8000_0000)
+        if _is_page(tags, shape) and (not is_header or _is_header(raw, shape)):
+            good, headers = good + 1, headers + is_header
+        else:
+            bad += 1
+            if bad * 8 > _LOOKED_AT:
                 return False
-            headers += 1
-    return headers > 0
+    return headers > 0 and bad * 8 <= good
+
+
+def _is_page(tags: tuple[int, int, int, int], shape: Geometry) -> bool:
+    sequence, number, chunk, length = tags
+    if not LOWEST_SEQUENCE <= sequence < HIGHEST_SEQUENCE or not number & 0x0FFF_FFFF:
+        return False
+    if chunk & 0x8000_0000:
+        return True
+    return chunk <= MAX_CHUNK and (length <= shape.page or length in {0xFFFF, 0xFFFFFFFF})
+
+
+def _is_header(raw: bytes, shape: Geometry) -> bool:
+    kind, parent = struct.unpack_from(shape.order + "II", raw)
+    return 1 <= kind <= SPECIAL and parent > 0 and raw[8:10] == b"\xff\xff" and b"\0" in raw[10:266]
 
 
 def geometry_of(reader: Reader) -> Geometry:
