@@ -28,6 +28,7 @@ SHIFT: Final = 30  # positions of one directory: 4 GiB of it
 ORPHANS: Final = 1 << 62
 EMPTY: Final = (Inline(b""),)
 REUSED: Final = "the inode belongs to another file now"
+IN_USE: Final = "the inode is in use: by another file, unless it is an orphan"
 CLEARED: Final = "the entry no longer says which inode it named"
 WIPED: Final = "the inode holds nothing any more"
 _POSITION: Final = (1 << SHIFT) - 1
@@ -158,7 +159,7 @@ class Deleted(Generic[I]):
         try:
             inode = source.inode(number)
             if source.is_linked(inode) and source.is_in_use(number):
-                return REUSED
+                return IN_USE if source.names_all else REUSED
         except (EvidenceError, NotFound) as why:
             return why.message
         return inode if source.kind(inode) is not None else WIPED
@@ -216,13 +217,22 @@ class Deleted(Generic[I]):
             return kept
         inode = self._inode(inum) if inum >= 0 else None
         if inode is None or self._source.kind(inode) != Kind.DIR:
-            raise NotFound(f"deleted entry {inum} is no directory")
+            return self._empty(inum)
         while self._kept and (
             len(self._kept) >= _KEPT or sum(len(x.rows) for x in self._kept.values()) > _KEPT_ROWS
         ):
             self._kept.popitem(last=False)
         listing = self._kept[inum] = _Listing()
         listing.source = self._rows(inode, listing, deleted=bool(inum & _POSITION) or inum > ORPHANS)
+        return listing
+
+    def _empty(self, inum: int) -> _Listing:
+        """Return the listing of a directory of which only the name is left. Raises NotFound: it is none."""
+        attr = self.stat(inum)
+        if attr.kind != Kind.DIR:
+            raise NotFound(f"deleted entry {inum} is no directory")
+        listing = _Listing()
+        listing.damaged = attr.damaged
         return listing
 
     def _rows(self, inode: I, listing: _Listing, *, deleted: bool) -> Iterator[None]:

@@ -35,6 +35,7 @@ class Source(Protocol[I]):
     """Inodes and directories of one file system. All raise EvidenceError where the image is damaged."""
 
     label: bytes  # of the extended attributes that say where an entry comes from
+    names_all: bool  # a file in use that no directory names is none the file system keeps for itself
 
     def inode(self, number: int) -> I:
         """Return an inode. Raises NotFound when there is none, or when nothing is left of it."""

@@ -24,6 +24,7 @@ class Long:
     """A root directory that is long, without names but for a last deleted one whose inode is 5."""
 
     label = b"long"
+    names_all = False
 
     def inode(self, number: int) -> int:
         if number not in {ROOT, 5}:

@@ -132,6 +132,38 @@ def test_what_is_gone_is_said_and_not_made_up(tmp_path: Path, version: int, orde
     for name, why in ((b"dir/file07", "nothing any more"), (b"dir/file09", "another file")):
         assert re.search(f"{why}|no longer says", deleted[name].attr.damaged)
         assert content(files, reader, 1, deleted[name]) == b""
+    assert data(9) not in [
+        content(files, reader, 1, entry)
+        for path, entry in deleted.items()
+        if path.startswith(b"$Orphans/") and entry.attr.kind == Kind.REG
+    ]
+    reader.close()
+
+
+@pytest.mark.slow
+@FORMS
+def test_files_in_use_that_nobody_names_are_orphans(tmp_path: Path, version: int, order: str) -> None:
+    """The power went between the writing of the directory and that of the inode."""
+    image = make(tmp_path, version, order)
+    disk = Disk(image, version, order)
+    inside = {number: disk.lookup(f"gone/x{number:02}") for number in range(20)}
+    file, folder, twin = (disk.remove(path, "linked") for path in ("dir/file10", "gone", "dir/file09"))
+    disk.save()
+    reader = FileReader(image)
+    files = open_files("ufs", reader)
+    deleted = walk(files, 1)
+    orphans = {path for path in deleted if path.count(b"/") == 1 and path.startswith(b"$Orphans/")}
+    assert orphans == {b"$Orphans/%d" % number for number in (file, folder, *inside.values())}
+    assert b"$Orphans/%d" % twin not in orphans  # it has another name
+    assert content(files, reader, 1, deleted[b"$Orphans/%d" % file]) == data(10)
+    assert "no directory names it" in deleted[b"$Orphans/%d" % file].attr.damaged
+    entry = deleted[b"gone"]
+    assert (entry.attr.kind, files.list(1, entry.attr.inum, 0, 10).entries) == (Kind.DIR, [])
+    assert "unless it is an orphan" in entry.attr.damaged
+    for number, inode in inside.items():
+        assert content(files, reader, 1, deleted[b"$Orphans/%d" % inode]) == b"%d\n" % number
+    for limit in (1, 7):
+        assert walk(files, 1, limit=limit) == deleted
     reader.close()
 
 
@@ -169,10 +201,10 @@ def test_freed_inodes_without_names_are_orphans(tmp_path: Path, version: int, or
     need("ils")
     image = make(tmp_path, version, order)
     disk = Disk(image, version, order)
-    freed = {number: disk.remove(f"dir/file{number:02}") for number in (4, 9, 60)}
+    freed = {number: disk.remove(f"dir/file{number:02}") for number in (4, 10, 60)}
     still = {number: disk.remove(f"dir/file{number:02}", "open") for number in (12,)}
     disk.remove("dir/file13", "cleared")
-    for number in (4, 9, 12, 13, 60):
+    for number in (4, 10, 12, 13, 60):
         disk.wipe(b"file%02d" % number)
     disk.save()
     reader = FileReader(image)

@@ -36,6 +36,7 @@ def make(folder: Path, version: int, order: str) -> Path:
     (tree / "gone").mkdir()
     for number in (*range(1, 25), 60, 61):
         (tree / "dir" / f"file{number:02}").write_bytes(data(number))
+    (tree / "dir" / "twin09").hardlink_to(tree / "dir" / "file09")
     for number in range(20):
         (tree / "gone" / f"x{number:02}").write_bytes(b"%d\n" % number)
     (tree / "dir" / "link").symlink_to("a/short/target")

@@ -33,6 +33,7 @@ class DeletedExt:
     __slots__ = ("_tables",)
 
     label = b"ext"
+    names_all = False  # journal, quotas, values of attributes, the orphan file
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables

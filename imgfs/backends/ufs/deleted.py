@@ -2,7 +2,8 @@
 
 FreeBSD clears mode, size and map of an inode when its last user is gone; what is left then is the name.
 Mode and map stay in inodes that somebody still had open, in images of a running system, and where
-another writer deleted.
+another writer deleted. Soft updates write the directory first: when the power goes just then, an inode
+is in use with a link and without a name.
 
 Source: FreeBSD ``sys/ufs/ffs/fs.h`` (cg_inosused, cg_blksfree, cg_initediblk), ``sys/ufs/ufs/dinode.h``
 (di_mode, di_nlink).
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from imgfs.backends.ufs.tables import Tables
     from imgfs.model import Attr, Layout
 
+_UNREFERENCED: Final = "in use, and no directory names it"
 _SCAN: Final = 1024  # inodes looked at between two looks at the clock
 _KINDS: Final = {int(kind): kind for kind in Kind}  # DT_ of dir.h are the nibbles of st_mode
 
@@ -40,6 +42,7 @@ class DeletedUfs:
     __slots__ = ("_tables",)
 
     label = b"ufs"
+    names_all = True
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -85,7 +88,10 @@ class DeletedUfs:
 
     def attr(self, inode: Inode, inum: int, *, deleted: bool) -> Attr:
         """Return the attributes under a number of the tree."""
-        return msgspec.structs.replace(inode.attr, inum=inum, deleted=deleted)
+        lost = deleted and inode.attr.nlink and not self._is_freed(inode)
+        return msgspec.structs.replace(
+            inode.attr, inum=inum, deleted=deleted, damaged=_UNREFERENCED if lost else ""
+        )
 
     def layout(self, inode: Inode) -> tuple[Layout, ...]:
         """Say where the content lies, LOST where a block is in use though the inode is free."""
