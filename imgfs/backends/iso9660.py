@@ -296,6 +296,6 @@ BACKEND = Backend(
     open=open_iso,
     signatures=(Signature(32769, b"CD001"),),
     exclusive=False,  # hybrid images carry a partition table as well
-    supports="Rock Ridge, Joliet, multi-extent files, moved directories",
+    supports="Rock Ridge, Joliet, multi-extent files, moved directories; no deleted files",
     truth=("peer", "corpus"),
 )

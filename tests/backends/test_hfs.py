@@ -46,7 +46,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
-    check_hostile("hfs", make(tmp_path), tmp_path)
+    check_hostile("hfs", make(tmp_path), tmp_path, seeds=200)
 
 
 def test_old_hfs_is_named() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.backends.tskimages import need, noise, run
+from tests.backends.ufsimages import BLOCK, FRAGMENT, Disk
 from tests.peers import LOW, by_ntfs3g, need_backend, walk, watched
 from tests.recipes import MIB, ext, fat, sized
 
@@ -76,7 +77,27 @@ def make_ext2(image: Path) -> None:
     run("debugfs", "-w", "-f", script, image)
 
 
-RECIPES = {"fat12": make_fat(12), "fat32": make_fat(32), "ntfs": make_ntfs, "ext2": make_ext2}
+def make_ufs(image: Path) -> None:
+    """Write with makefs, delete as a file system that clears nothing does."""
+    need("makefs")
+    source = image.parent / "source"
+    source.mkdir()
+    plant(source)
+    options = f"version=1,bsize={BLOCK},fsize={FRAGMENT}"
+    run("makefs", "-t", "ffs", "-B", "le", "-s", "4m", "-o", options, image, source)
+    disk = Disk(image, 1, "le")
+    for name in [*NAMES, "folder/inner.bin"]:
+        disk.remove(name)
+    disk.save()
+
+
+RECIPES = {
+    "fat12": make_fat(12),
+    "fat32": make_fat(32),
+    "ntfs": make_ntfs,
+    "ext2": make_ext2,
+    "ufs": make_ufs,
+}
 
 
 @pytest.fixture(params=RECIPES)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends.ext.deleted import SHIFT
-from imgfs.backends.ext.files import ROOT, ExtFiles
+from imgfs.backends._deleted import SHIFT
+from imgfs.backends.ext.deleted import ROOT
+from imgfs.backends.ext.files import ExtFiles
 from imgfs.backends.ext.inode import read_inode
 from imgfs.backends.ext.superblock import AT, MAGIC, Superblock, copies, read_superblock
 from imgfs.backends.ext.tables import Tables

@@ -1,284 +1,131 @@
-"""Deleted entries: a lazy mirror of the live directories with what was deleted in them.
+"""What ext says of deleted entries: see ``_deleted_source.Source``.
 
-Numbers are positions: ``inode << 30`` is a live directory seen from here, ``inode << 30 | at / 4 + 1``
-the entry at byte ``at`` of the directory ``inode``, ``ORPHANS`` the directory of nameless inodes,
-``ORPHANS | inode`` one of them. A cycle of deleted directories repeats a number, because positions are
-finite: whoever looks at the numbers of ancestors ends it.
+Source: Linux Documentation/filesystems/ext4, "Block and Inode Bitmaps", "Index Nodes" (i_dtime,
+i_links_count).
 """
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
+from array import array
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends.ext.content import EMPTY, layout_of, listed_layout, target_of
-from imgfs.backends.ext.directory import Damage, Name, deleted_names, live_names
+from imgfs.backends._deleted import WIPED
+from imgfs.backends.ext.content import layout_of, listed_layout, target_of
+from imgfs.backends.ext.directory import deleted_names, live_names
 from imgfs.backends.ext.inode import KIND_OF_TYPE, Inode, attr_of, read_inode
-from imgfs.backends.ext.orphans import Orphans
 from imgfs.backends.ext.xattr import xattrs_of
 from imgfs.errors import EvidenceError, NotFound
-from imgfs.limits import PAGE_SECONDS
-from imgfs.model import Attr, Entry, Kind, Layout, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imgfs.backends._deleted_source import Found, Name
     from imgfs.backends.ext.tables import Tables
+    from imgfs.model import Attr, Kind, Layout
 
-SHIFT: Final = 30  # positions of one directory: 4 GiB of it
-ORPHANS: Final = 1 << 62
-_POSITION: Final = (1 << SHIFT) - 1
-_KEPT: Final = 8  # directories
-_KEPT_ROWS: Final = 200_000  # beyond, older directories are dropped
-_NAMES_MAX: Final = 1_000_000  # of one directory
-_STEPS: Final = 16  # bits of a cursor that count pages without entries
-_OFTEN: Final = 1023  # names between two looks at the clock, less one
-_REUSED: Final = "the inode belongs to another file now"
-_CLEARED: Final = "the entry no longer says which inode it named"
-_WIPED: Final = "the inode holds nothing any more"
-
-_Row = tuple[int, Name, bool]  # number here, entry, whether it is a live directory
+ROOT: Final = 2  # "Special inodes"
+_SCAN: Final = 1024  # inodes looked at between two looks at the clock
 
 
-class _Listing:
-    """What a directory shows here."""
+class DeletedExt:
+    """Inodes and directories of one file system, for the tree of deleted entries."""
 
-    __slots__ = ("damaged", "rows", "source")
+    __slots__ = ("_tables",)
 
-    def __init__(self) -> None:
-        self.source: Iterator[None] | None = None  # brings the rows, and ends when all are there
-        self.rows: list[_Row] = []
-        self.damaged = ""
+    label = b"ext"
+    names_all = False  # journal, quotas, values of attributes, the orphan file
 
-
-class Deleted:
-    """The deleted tree of one file system."""
-
-    __slots__ = ("_kept", "_names", "_orphans", "_root", "_tables")
-
-    def __init__(self, tables: Tables, root: int) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._root = root
-        self._kept: OrderedDict[int, _Listing] = OrderedDict()
-        self._names: dict[int, Name] = {}  # by number, of the directory last asked about
-        self._orphans = Orphans(tables)
 
-    def list(self, inum: int, cursor: int, limit: int) -> Page:
-        """Return a page of a directory of this tree.
+    def inode(self, number: int) -> Inode:
+        """Return an inode. Raises NotFound when there is none, or nothing is left of it."""
+        inode = read_inode(self._tables, number)
+        if inode.kind is None and not (inode.links and self._tables.is_allocated(number)):
+            raise NotFound(WIPED)
+        return inode
 
-        The cursor is the place of a row and, below, a count of pages that only brought names.
-        """
-        deadline = time.monotonic() + PAGE_SECONDS
-        if inum == ORPHANS:
-            return self._list_orphans(cursor, limit, deadline)
-        listing = self._listing(inum)
-        if listing.source is not None:
-            try:
-                for _ in listing.source:
-                    if time.monotonic() > deadline:
-                        return Page([], cursor + 1)
-            except BaseException:
-                del self._kept[inum]  # a source that raised is exhausted: the next call starts over
-                raise
-            listing.source = None
-        at = cursor >> _STEPS
-        entries: list[Entry] = []
-        for number, found, live in listing.rows[at : at + limit]:
-            entries.append(self._mirror(number, found) if live else self._entry(number, found))
-            at += 1
-            if not at & 63 and time.monotonic() > deadline:
-                break
-        if at < len(listing.rows):
-            return Page(entries, at << _STEPS)
-        if inum == self._root << SHIFT:  # what is always last has a place of its own
-            if len(entries) >= limit:
-                return Page(entries, at << _STEPS)
-            entries.append(Entry(b"$Orphans", _orphans_attr()))
-        return Page(entries, -1, listing.damaged)
+    def number(self, inode: Inode) -> int:
+        """Return the number of an inode."""
+        return inode.number
 
-    def stat(self, inum: int) -> Attr:
-        """Return the attributes of an entry of this tree."""
-        if inum == ORPHANS:
-            return _orphans_attr()
-        if inum > ORPHANS:
-            return self._orphan(self._orphan_inode(inum)).attr
-        if not inum & _POSITION:
-            return attr_of(self._live_directory(inum >> SHIFT), self._tables, inum)
-        return self._entry(inum, self._named(inum)).attr
+    def kind(self, inode: Inode) -> Kind | None:
+        """Return the file type, None: it has none."""
+        return inode.kind
 
-    def layout(self, inum: int) -> tuple[Layout, ...]:
-        """Say where the bytes of a deleted file lie; of one whose inode was reused nothing is known."""
-        inode = self._inode(inum)
-        return EMPTY if inode is None else layout_of(inode, self._tables, deleted=True)
+    def kind_of(self, name: Name) -> Kind | None:
+        """Return the file type an entry states, None: it states none."""
+        return KIND_OF_TYPE.get(name.type)
 
-    def link(self, inum: int) -> bytes:
-        """Return the target of a deleted symbolic link. Raises NotFound when its inode was reused."""
-        inode = self._inode(inum)
-        if inode is None:
-            raise NotFound(f"deleted entry {inum} has no inode")
+    def is_in_use(self, number: int) -> bool:
+        """Say what the inode bitmap says."""
+        return self._tables.is_allocated(number)
+
+    def is_linked(self, inode: Inode) -> bool:
+        """Say whether its count of links is not zero."""
+        return bool(inode.links)
+
+    def is_file(self, inode: Inode) -> bool:
+        """Say whether an inode without a name may be a file, and no special one."""
+        return inode.number >= self._tables.superblock.first_inode and bool(inode.dtime or inode.ctime)
+
+    def is_searched(self, number: int) -> bool:
+        """Say whether a directory of this number holds names of files."""
+        return number >= self._tables.superblock.first_inode or number == ROOT
+
+    def names(self, inode: Inode, *, deleted: bool) -> Iterator[Found]:
+        """Yield the entries that count, or those that were left behind."""
+        return (deleted_names if deleted else live_names)(inode, self._tables)
+
+    def attr(self, inode: Inode, inum: int, *, deleted: bool) -> Attr:
+        """Return the attributes under a number of the tree."""
+        return attr_of(inode, self._tables, inum, deleted=deleted)
+
+    def layout(self, inode: Inode) -> tuple[Layout, ...]:
+        """Say where the content of a deleted file lies."""
+        return layout_of(inode, self._tables, deleted=True)
+
+    def listed(self, inode: Inode) -> tuple[Layout, ...] | None:
+        """Return the layout of an empty file."""
+        return listed_layout(inode, self._tables, 0)
+
+    def link(self, inode: Inode) -> bytes:
+        """Return the target of a symbolic link."""
         return target_of(inode, self._tables)
 
-    def xattrs(self, inum: int) -> dict[bytes, bytes]:
-        """Return extended attributes as far as the inode has any, its number, and when it was freed.
+    def xattrs(self, inode: Inode) -> dict[bytes, bytes]:
+        """Return extended attributes, and when the inode was freed.
 
         Units: ``user.imgfs.ext.dtime`` seconds since 1970-01-01 UTC.
         """
-        inode = self._inode(inum)
-        if inode is None:
-            number = 0 if inum == ORPHANS else self._named(inum).inode
-            return {b"user.imgfs.ext.inode": b"%d" % number} if number else {}
         found = xattrs_of(inode, self._tables)
-        found[b"user.imgfs.ext.inode"] = b"%d" % inode.number
         if inode.dtime:
             found[b"user.imgfs.ext.dtime"] = b"%d" % inode.dtime
         return found
 
-    def _inode(self, inum: int) -> Inode | None:
-        """Return the inode behind a number, None when it belongs to somebody else by now."""
-        if inum == ORPHANS:
-            return None
-        if inum > ORPHANS:
-            return self._orphan_inode(inum)
-        if not inum & _POSITION:
-            return self._live_directory(inum >> SHIFT)
-        inode = self._freed(self._named(inum).inode)
-        return inode if isinstance(inode, Inode) else None
-
-    def _live_directory(self, number: int) -> Inode:
-        inode = read_inode(self._tables, number)
-        if inode.kind != Kind.DIR:
-            raise NotFound(f"inode {number} is no directory")
-        return inode
-
-    def _orphan_inode(self, inum: int) -> Inode:
-        inode = self._orphans.inode(inum - ORPHANS)
-        if inode is None:
-            raise NotFound(f"inode {inum - ORPHANS} is no orphan")
-        return inode
-
-    def _freed(self, number: int) -> Inode | str:
-        """Return an inode that belongs to nobody, else why there is none."""
-        if not number:
-            return _CLEARED
-        try:
-            inode = read_inode(self._tables, number)
-            if inode.links and self._tables.is_allocated(number):
-                return _REUSED
-        except (EvidenceError, NotFound) as why:
-            return why.message
-        return inode if inode.kind is not None else _WIPED
-
-    def _entry(self, inum: int, found: Name) -> Entry:
-        inode = self._freed(found.inode)
-        if isinstance(inode, str):
-            kind = KIND_OF_TYPE.get(found.type, Kind.REG)
-            if kind == Kind.LNK:
-                kind = Kind.REG  # it could not be followed, and its target is gone
-            return Entry(found.name, Attr(kind=kind, inum=inum, nlink=0, deleted=True, damaged=inode))
-        return self._describe(inode, inum, found.name)
-
-    def _describe(self, inode: Inode, inum: int, name: bytes) -> Entry:
-        attr = attr_of(inode, self._tables, inum, deleted=True)
-        if attr.kind == Kind.REG and not attr.size:
-            return Entry(name, attr, 0, listed_layout(inode, self._tables, 0))
-        return Entry(name, attr)
-
-    def _mirror(self, inum: int, found: Name) -> Entry:
-        try:
-            attr = attr_of(read_inode(self._tables, found.inode), self._tables, inum)
-        except (EvidenceError, NotFound) as why:
-            attr = Attr(kind=Kind.DIR, inum=inum, damaged=why.message)
-        return Entry(found.name, attr)
-
-    def _named(self, inum: int) -> Name:
-        """Return the entry at a position. Raises NotFound when there is none."""
-        found = self._names.get(inum)
-        if found is None and 0 < inum < ORPHANS:
-            directory = read_inode(self._tables, inum >> SHIFT)
-            if directory.kind == Kind.DIR:
-                self._remember(directory)
-                found = self._names.get(inum)
-        if found is None:
-            raise NotFound(f"deleted entry {inum}")
-        return found
-
-    def _remember(self, directory: Inode) -> None:
-        """Keep all names a position of this directory may mean: one walk serves the questions to come."""
-        self._names.clear()
-        base = directory.number << SHIFT
-        sources = (deleted_names, live_names) if self._freed_directory(directory) else (deleted_names,)
-        for source in sources:
-            for found in source(directory, self._tables):
-                if isinstance(found, Name) and found.at // 4 < _POSITION:
-                    self._names.setdefault(base | found.at // 4 + 1, found)
-                if len(self._names) > _NAMES_MAX:
-                    return
-
-    def _freed_directory(self, directory: Inode) -> bool:
-        return isinstance(self._freed(directory.number), Inode)
-
-    def _listing(self, inum: int) -> _Listing:
-        kept = self._kept.get(inum)
-        if kept is not None:
-            self._kept.move_to_end(inum)
-            return kept
-        inode = self._inode(inum) if inum >= 0 else None
-        if inode is None or inode.kind != Kind.DIR:
-            raise NotFound(f"deleted entry {inum} is no directory")
-        while self._kept and (
-            len(self._kept) >= _KEPT or sum(len(x.rows) for x in self._kept.values()) > _KEPT_ROWS
-        ):
-            self._kept.popitem(last=False)
-        listing = self._kept[inum] = _Listing()
-        listing.source = self._rows(inode, listing, deleted=bool(inum & _POSITION) or inum > ORPHANS)
-        return listing
-
-    def _rows(self, inode: Inode, listing: _Listing, *, deleted: bool) -> Iterator[None]:
-        """Put what a directory shows into a listing; yields now and then.
-
-        Of a live directory that is its directories and its deleted entries, of a deleted one all.
-        """
-        rows, base = listing.rows, inode.number << SHIFT
-        alive: set[tuple[int, bytes]] = set()
-        for count, found in enumerate(live_names(inode, self._tables)):
-            if isinstance(found, Damage):
-                listing.damaged = listing.damaged or found.text
-            elif found is not None and deleted:
-                rows.append((base | found.at // 4 + 1, found, False))
-            elif found is not None:
-                alive.add((found.inode, found.name))
-                if self._is_directory(found):
-                    rows.append((found.inode << SHIFT, found, True))
-            if len(rows) + len(alive) > _NAMES_MAX:
-                listing.damaged = f"more than {_NAMES_MAX} names"
-                break
-            if not count & _OFTEN:
-                yield
-        for count, found in enumerate(deleted_names(inode, self._tables)):
-            if not count & _OFTEN:
-                yield
-            if not isinstance(found, Name) or (found.inode, found.name) in alive:
-                continue  # growing a hash tree moves entries and leaves copies behind
-            if found.at // 4 >= _POSITION or len(rows) > _NAMES_MAX:
-                break
-            rows.append((base | found.at // 4 + 1, found, False))
-
-    def _is_directory(self, found: Name) -> bool:
-        if found.type:
-            return KIND_OF_TYPE.get(found.type) == Kind.DIR
-        try:
-            return read_inode(self._tables, found.inode).kind == Kind.DIR
-        except (EvidenceError, NotFound):
-            return False
-
-    def _list_orphans(self, cursor: int, limit: int, deadline: float) -> Page:
-        inodes, following = self._orphans.page(cursor, limit, deadline)
-        return Page([self._orphan(inode) for inode in inodes], following)
-
-    def _orphan(self, inode: Inode) -> Entry:
-        return self._describe(inode, ORPHANS | inode.number, b"%d" % inode.number)
-
-
-def _orphans_attr() -> Attr:
-    return Attr(kind=Kind.DIR, inum=ORPHANS, mode=0o555, deleted=True)
+    def scan(self, number: int) -> Iterator[tuple[int, array[int]]]:
+        """Yield the modes of inodes from ``number`` on, for slices of tables that can be read."""
+        tables = self._tables
+        sb = tables.superblock
+        stride = sb.inode_size // 2
+        group, index = divmod(number - 1, sb.inodes_per_group)
+        while group < sb.groups and group * sb.inodes_per_group < sb.inodes:
+            try:
+                place = tables.group(group)
+                table, used = place.table * sb.block, place.used
+            except EvidenceError:
+                table = used = 0
+            while index < used:
+                count = min(used - index, _SCAN)
+                first = group * sb.inodes_per_group + index + 1
+                modes = array("H", bytes(2 * count))
+                try:
+                    data = tables.read(table + index * sb.inode_size, count * sb.inode_size)
+                    modes = array("H", data)[::stride]
+                except EvidenceError:
+                    pass
+                yield first, modes
+                index += count
+            group, index = group + 1, 0
+            if not group & 255:
+                yield group * sb.inodes_per_group + 1, array("H")  # only time has passed

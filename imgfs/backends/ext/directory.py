@@ -10,8 +10,9 @@ Source: Linux Documentation/filesystems/ext4, "Directory Entries", "Linear (Clas
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._deleted_source import Damage, Name
 from imgfs.backends.ext.blocks import rows_of
 from imgfs.backends.ext.inode import ENCRYPTED, INDEXED, INLINE, Inode, size_of
 from imgfs.backends.ext.superblock import FILETYPE
@@ -23,30 +24,13 @@ from imgfs.model import LOST
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imgfs.backends._deleted_source import Found
     from imgfs.backends.ext.tables import Tables
 
 _HEAD: Final = struct.Struct("<IHBB")  # inode, rec_len, name_len, file_type
 _DOTS: Final = {b".", b".."}
 _PAUSE: Final = 16 << 20  # bytes of a directory after which somebody may look at the clock
 _BAD_BLOCKS: Final = 1000  # of one directory: what follows is no directory any more
-
-
-class Name(NamedTuple):
-    """An entry: ``at`` is the byte of the directory where it lies, ``type`` 0: not recorded."""
-
-    at: int
-    inode: int
-    type: int
-    name: bytes
-
-
-class Damage(NamedTuple):
-    """What could not be read of a directory."""
-
-    text: str
-
-
-Found = Name | Damage | None  # None: nothing, but time has passed
 
 
 def live_names(inode: Inode, tables: Tables) -> Iterator[Found]:

@@ -6,10 +6,12 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._deleted import Deleted
+from imgfs.backends._deleted_source import Damage
 from imgfs.backends.ext.blocks import single_extent
 from imgfs.backends.ext.content import EMPTY, layout_of, listed_layout, target_of
-from imgfs.backends.ext.deleted import Deleted
-from imgfs.backends.ext.directory import Damage, Found, Name, live_names
+from imgfs.backends.ext.deleted import ROOT, DeletedExt
+from imgfs.backends.ext.directory import live_names
 from imgfs.backends.ext.inode import (
     DATA,
     FLAGS,
@@ -29,9 +31,9 @@ from imgfs.model import Attr, Entry, FilesInfo, Kind, Layout, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imgfs.backends._deleted_source import Found, Name
     from imgfs.backends.ext.tables import Tables
 
-ROOT: Final = 2  # "Special inodes"
 _KEPT_DIRECTORIES: Final = 16
 _KEPT_NAMES: Final = 400_000  # beyond, older directories are dropped
 _NAMES_MAX: Final = 3_000_000  # of one directory: two thirds of a worker's memory
@@ -82,7 +84,7 @@ class ExtFiles:
         self.info = info
         self._tables = tables
         self._kept: OrderedDict[int, _Listing] = OrderedDict()
-        self._deleted = Deleted(tables, ROOT)
+        self._deleted = Deleted(DeletedExt(tables), ROOT)
 
     def list(self, tree: int, inum: int, cursor: int, limit: int) -> Page:
         """Return a page of a directory."""

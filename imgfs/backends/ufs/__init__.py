@@ -20,6 +20,6 @@ BACKEND = Backend(
         for order in "<>"
     ),
     open=open_ufs,
-    supports="both byte orders, sparse files, fragments; no deleted files, no extended attributes",
+    supports="both byte orders, sparse files, fragments, deleted files, orphans; no extended attributes",
     truth=("tsk", "corpus"),
 )

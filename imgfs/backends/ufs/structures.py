@@ -14,21 +14,23 @@ from imgfs.errors import Malformed, NotFound, NotMine
 from imgfs.model import Attr, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from imgfs.backends import Reader
+    from imgfs.backends.ufs.tables import Tables
 
 MAGICS: Final = {0x00011954: 1, 0x19540119: 2}
 MAGIC_AT: Final = 1372
 PLACES: Final = (65536, 8192, 0, 262144)  # SBLOCKSEARCH of fs.h
 ROOT: Final = 2
-DIRECTORY_BLOCK: Final = 512
 DIRECT, INDIRECT = 12, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Superblock:
-    """Geometry. Units: ``block`` and ``fragment`` bytes; ``size`` and per-group numbers in fragments."""
+    """Geometry. Units: ``block`` and ``fragment`` bytes; ``size`` and per-group numbers in fragments.
+
+    ``typed``: directory entries state the type of their file; before 4.4BSD, and on Solaris, the length of
+    the name has those eight bits too (fs_maxsymlinklen of fs.h, OLDDIRFMT of dir.h).
+    """
 
     version: int
     order: str
@@ -38,11 +40,13 @@ class Superblock:
     groups: int
     inodes_per_group: int
     fragments_per_group: int
+    group_block: int
     inode_block: int
     offset: int
     mask: int
     label: str
     uuid: str
+    typed: bool
 
     @property
     def inode_size(self) -> int:
@@ -63,10 +67,14 @@ class Superblock:
         if not ROOT <= inum < self.groups * self.inodes_per_group:
             raise NotFound(f"inode {inum}")
         group, index = divmod(inum, self.inodes_per_group)
+        return (self.group_start(group) + self.inode_block) * self.fragment + index * self.inode_size
+
+    def group_start(self, group: int) -> int:
+        """Return the fragment from which the places in a group are counted (cgstart)."""
         start = group * self.fragments_per_group
         if self.version == 1:  # old layouts stagger the groups over the platters
             start += self.offset * (group & ~self.mask & 0xFFFFFFFF)
-        return (start + self.inode_block) * self.fragment + index * self.inode_size
+        return start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,7 @@ def find_superblock(reader: Reader) -> Superblock:
 
 
 def _superblock(raw: bytes, order: str, version: int, available: int) -> Superblock:
-    (inode_block,) = struct.unpack_from(order + "i", raw, 16)
+    group_block, inode_block = struct.unpack_from(order + "ii", raw, 12)
     offset, mask = struct.unpack_from(order + "iI", raw, 24)
     groups, block, fragment = struct.unpack_from(order + "Iii", raw, 44)
     per_group, fragments = struct.unpack_from(order + "Ii", raw, 184)
@@ -123,11 +131,14 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
         raise Malformed(f"blocks of {block}, fragments of {fragment} bytes")
     if not 0 < per_group <= 1 << 24 or not 0 < fragments <= 1 << 30 or not 0 < inode_block < fragments:
         raise Malformed(f"groups of {per_group} inodes, {fragments} fragments, inodes from {inode_block}")
+    if per_group * (128 if version == 1 else 256) > fragments * fragment:
+        raise Malformed(f"{per_group} inodes do not fit into a group of {fragments * fragment} bytes")
     if not 0 < groups <= 1 << 24 or not 0 < size <= 1 << 50 or not 0 <= offset < fragments:
         raise Malformed(f"{groups} groups, {size} fragments in all, stagger of {offset}")
     if (groups - 1) * fragments * fragment > available:
         raise Malformed(f"{groups} groups of {fragments * fragment} bytes in {available}")
     first, second = struct.unpack_from(order + "II", raw, 144)
+    (link_length,) = struct.unpack_from(order + "i", raw, 1320)
     return Superblock(
         version=version,
         order=order,
@@ -137,22 +148,23 @@ def _superblock(raw: bytes, order: str, version: int, available: int) -> Superbl
         groups=groups,
         inodes_per_group=per_group,
         fragments_per_group=fragments,
+        group_block=group_block,
         inode_block=inode_block,
         offset=offset,
         mask=mask,
         label=raw[680:712].split(b"\0", 1)[0].decode("utf-8", "replace"),
         uuid=f"{first:08x}{second:08x}" if first or second else "",
+        typed=version == 2 or link_length > 0,
     )
 
 
-def read_inode(reader: Reader, sb: Superblock, inum: int) -> Inode:
+def read_inode(tables: Tables, inum: int) -> Inode:
     """Return an inode.
 
     Raises:
-        NotFound: outside the file system, or not in use.
+        NotFound: outside the file system, or its mode is none of a file.
     """
-    at = sb.inode_at(inum)
-    raw = reader.read(at, sb.inode_size)
+    sb, raw = tables.superblock, tables.inode(inum)
     o = sb.order
     mode, nlink = struct.unpack_from(o + "HH", raw)
     kind = mode >> 12
@@ -194,18 +206,3 @@ def _time(seconds: int, nano: int) -> int | None:
     if (not seconds and not nano) or not -(1 << 33) <= seconds < 1 << 33 or not 0 <= nano < 10**9:
         return None
     return int(seconds) * 10**9 + int(nano)
-
-
-def directory_entries(data: bytes, order: str) -> Iterator[tuple[int, bytes] | str]:
-    """Yield inode number and name of the entries in use; a string says which block is broken."""
-    for start in range(0, len(data), DIRECTORY_BLOCK):
-        at, stop = start, min(start + DIRECTORY_BLOCK, len(data))
-        while at + 8 <= stop:
-            inum, length, _, names = struct.unpack_from(order + "IHBB", data, at)
-            if length < 8 or length & 3 or at + length > stop or (inum and 8 + names > length):
-                if any(data[at:stop]):
-                    yield f"broken entry at byte {at} of the directory"
-                break
-            if inum:
-                yield inum, data[at + 8 : at + 8 + names]
-            at += length
