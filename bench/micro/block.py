@@ -1,4 +1,4 @@
-"""Times planning and fetching: ``python bench/micro/block.py [MIB]``. Prints one figure a line.
+"""Times planning, fetching and inflating.
 
 E01 figures are compared with the least that can be done: the same table, one pread of a megabyte of
 neighbouring chunks at a time, inflated in as many threads as there are processors.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from bench.micro.record import Record
 from imgfs.backends import Options
 from imgfs.backends.ewf import open_ewf
-from imgfs.block.batches import batches, span
+from imgfs.block.batches import batches, decode_strip, span
 from imgfs.block.build import build
 from imgfs.block.chunks import ChunkMap
 from imgfs.block.extents import ExtentMap
@@ -36,33 +35,23 @@ if TYPE_CHECKING:
 REQUEST = 128 << 10
 
 
-def each(label: str, job, count: int) -> None:
-    best = min(_once(job, count) for _ in range(3))
-    print(f"{label}: {best * 1e6:.2f} us")
-
-
-def _once(job, count: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(count):
-        job()
-    return (time.perf_counter() - begin) / count
-
-
-def plans(folder: Path) -> None:
+def plans(record: Record, folder: Path) -> None:
     path = folder / "sparse"
     with path.open("wb") as out:
         out.truncate(1 << 40)
     file = HostFile.open(path)
     volume = ExtentMap.window(file, 1 << 20, 1 << 39)
     one = build([Linear.of(1 << 30, [(0, 1 << 30, 4096)])], [volume], "one")
-    each("plan, one run", lambda: one.plan(1 << 20, (1 << 20) + REQUEST), 20_000)
+    record.each("plan, one run", lambda: one.plan(1 << 20, (1 << 20) + REQUEST), 20_000)
     rng = random.Random(1)
-    rows = [(i * 4096, 4096, rng.randrange(1 << 20) * 8192) for i in range(100_000)]
-    claim = Linear.of(100_000 * 4096, rows)
-    each("build and compose 100,000 runs", lambda: build([claim], [volume], "many"), 3)
-    many = build([claim], [volume], "many")
-    each("plan 4 KiB in 100,000 runs", lambda: many.plan(1 << 27, (1 << 27) + 4096), 20_000)
-    each(
+    for count in (10, 1000, 100_000):
+        rows = [(i * 4096, 4096, rng.randrange(1 << 20) * 8192) for i in range(count)]
+        claim = Linear.of(count * 4096, rows)
+        record.each(f"build and compose {count} runs", lambda c=claim: build([c], [volume], "many"), 3)
+        many = build([claim], [volume], "many")
+        half = count // 2 * 4096
+        record.each(f"plan 4 KiB in {count} runs", lambda m=many, h=half: m.plan(h, h + 4096), 20_000)
+    record.each(
         "plan 128 KiB in 100,000 runs (33 pieces)",
         lambda: many.plan((1 << 27) + 1, (1 << 27) + REQUEST),
         2000,
@@ -70,18 +59,18 @@ def plans(folder: Path) -> None:
     file.close()
 
 
-async def hits(folder: Path) -> None:
+async def hits(record: Record, folder: Path) -> None:
     path = folder / "warm"
     path.write_bytes(os.urandom(4 << 20))
     file = HostFile.open(path)
     volume = ExtentMap.window(file, 4096, 4 << 20)
     async with open_fetcher() as fetcher:
-        each("fetch_nowait 4 KiB, stored, warm", lambda: fetcher.fetch_nowait(volume, 8192, 12288), 20_000)
-        each(
-            "fetch_nowait 128 KiB, stored, warm",
-            lambda: fetcher.fetch_nowait(volume, 8192, 8192 + REQUEST),
-            5000,
-        )
+        for size in (4096, REQUEST, 1 << 20):
+            record.each(
+                f"fetch hit, verbatim, {size >> 10} KiB",
+                lambda n=size: fetcher.fetch_nowait(volume, 8192, 8192 + n),
+                5000,
+            )
     file.close()
 
 
@@ -159,49 +148,48 @@ async def sequential(source: ByteSource, fetcher: Fetcher) -> float:
     return done / (time.perf_counter() - begin) / 1e6
 
 
-async def ewf(folder: Path, mib: int) -> None:
+async def ewf(record: Record, folder: Path, mib: int) -> None:
     path = make_ewf(folder, mib)
     reader = FileReader(path)
     begin = time.perf_counter()
     media = open_ewf(reader, Options())
-    print(f"open E01 of {mib} MiB: {(time.perf_counter() - begin) * 1e3:.1f} ms")
+    record.add(f"open E01 of {mib} MiB", (time.perf_counter() - begin) * 1e3, "ms")
     file = HostFile.open(path)
     source = build(media.layouts, [file], "ewf", table=memoryview(reader.table) if reader.table else None)
-    each("plan 128 KiB of E01", lambda: source.plan(1 << 20, (1 << 20) + REQUEST), 3000)
+    assert isinstance(source, ChunkMap)
+    record.each("plan 128 KiB of E01", lambda: source.plan(1 << 20, (1 << 20) + REQUEST), 3000)
+    record.each("plan 128 KiB of E01, unit by unit", lambda: source.units(1 << 20, (1 << 20) + REQUEST), 3000)
+    strip = next(piece.unit for piece in source.plan(8 << 20, 9 << 20))
+    data = memoryview(file.read(strip.stored.offset, strip.stored.length))
+    record.each("inflate a batch of 1 MiB, one thread", lambda: decode_strip(strip, data), 100)
+    async with open_fetcher() as fetcher:
+        await fetcher.fetch(source, 8 << 20, 9 << 20)
+        start = 8 << 20
+        for size in (4096, REQUEST, 1 << 20):
+            record.each(
+                f"cache hit, E01, {size >> 10} KiB",
+                lambda n=size: fetcher.fetch_nowait(source, start, start + n),
+                3000,
+            )
     for state in ("cold", "warm"):
-        figures: dict[str, list[float]] = {"bare": [], "bare, kept": [], "imgfs": []}
         for _ in range(3):
-            for label, measured in figures.items():
+            for label in ("bare loop", "bare loop, results kept", "fetcher"):
                 if state == "cold":
                     drop(file)
-                if label == "imgfs":
+                if label == "fetcher":
                     async with open_fetcher() as fetcher:
-                        measured.append(await sequential(source, fetcher))
-                        counted = fetcher.statistics()
+                        rate = await sequential(source, fetcher)
                 else:
-                    measured.append(baseline(source, keep=label != "bare"))
-        medians = ", ".join(f"{label} {sorted(measured)[1]:.0f}" for label, measured in figures.items())
-        print(f"E01 sequential, {state}, MB/s: {medians}")
-    print(counted)
-    async with open_fetcher(cache_bytes=0) as fetcher:
-        rng = random.Random(2)
-        places = [rng.randrange(source.size // 4096) * 4096 for _ in range(2000)]
-        begin = time.perf_counter()
-        for at in places:
-            await fetcher.fetch(source, at, at + 4096)
+                    rate = baseline(source, keep=label != "bare loop")
+                record.add(f"E01 sequential, {state}, {label}", rate, "MB/s")
+    rng = random.Random(2)
+    places = [rng.randrange(source.size // 4096) * 4096 for _ in range(2000)]
+    for _ in range(3):
+        async with open_fetcher(cache_bytes=0) as fetcher:
+            begin = time.perf_counter()
+            for at in places:
+                await fetcher.fetch(source, at, at + 4096)
         rate = len(places) / (time.perf_counter() - begin)
-        print(f"E01 random 4 KiB, warm host cache, no block cache: {rate:.0f} IOPS")
+        record.add("E01 random 4 KiB, warm host cache, no block cache", rate, "IOPS")
     file.close()
     reader.close()
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plans(folder)
-        trio.run(hits, folder)
-        trio.run(ewf, folder, int(sys.argv[1]) if len(sys.argv) > 1 else 256)
-
-
-if __name__ == "__main__":
-    main()
