@@ -45,6 +45,7 @@ _EXTENSIONS: Final = 16  # bits of an attribute's number within its record; abov
 
 
 Parts = list[Attribute]  # of one attribute, in the order of its clusters
+_Entry = tuple[int, bytes, int, int, int]  # type, name, lowest cluster, reference, number
 _Held = dict[tuple[int, bytes, int, int], Attribute]  # by type, name, lowest cluster, number
 
 
@@ -136,10 +137,14 @@ class Volume:
         self, number: int, state: State, own: list[Attribute], listed: Attribute, damaged: str
     ) -> File:
         """Return a file with what the list of its attributes names, in the list's order."""
+        entries: list[_Entry] = []
         try:
-            entries = list(_entries(self.value([listed], _LIST_MAX)))
+            entries.extend(_entries(self._list(listed, released=not state.flags & IN_USE)))
         except EvidenceError as why:
-            return File(number, state, own, damaged or f"attribute list of file {number}: {why.message}")
+            if not entries or state.flags & IN_USE:
+                damaged = damaged or f"attribute list of file {number}: {why.message}"
+            if not entries:
+                return File(number, state, own, damaged)
         records: dict[int, tuple[int, _Held]] = {number: (0, _held(own))}
         found = [listed]
         for kind, name, lowest, reference, ident in entries:
@@ -161,6 +166,18 @@ class Volume:
             else:
                 damaged = damaged or f"record {other} holds no attribute {kind:#x} of file {number}"
         return File(number, state, found, damaged)
+
+    def _list(self, listed: Attribute, *, released: bool) -> bytes:
+        """Return an attribute list, of a released file with what lies behind it in its clusters.
+
+        Whoever deletes a file may shorten the list and not write it again: the old one is still there.
+        What it names counts only if it names the file as its base.
+        """
+        if listed.resident or not released:
+            return self.value([listed], _LIST_MAX)
+        rows = self.rows([listed])
+        stop = min(rows[-1][0] + rows[-1][1] if rows else 0, _LIST_MAX)
+        return Extents(self.reader, clipped(rows, stop, stop, self.size), stop).read(0, stop)
 
     def _extension(self, reference: int, number: int, base: State) -> list[Attribute]:
         """Return the attributes of a record that extends a file.
@@ -262,7 +279,7 @@ def _order(attribute: Attribute) -> int:
     return attribute.lowest
 
 
-def _entries(content: bytes) -> Iterator[tuple[int, bytes, int, int, int]]:
+def _entries(content: bytes) -> Iterator[_Entry]:
     """Yield type, name, lowest cluster, reference and number of what a list names.
 
     Raises:
