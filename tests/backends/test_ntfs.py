@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
     check_hostile("ntfs", make(tmp_path)[0], tmp_path, seeds=16)
 
 
-def table(data: bytes) -> int:
+def table(data: bytes | bytearray) -> int:
     """Return where the first record of the MFT lies."""
     return int.from_bytes(data[48:56], "little") * data[13] * 512
 
@@ -248,6 +249,45 @@ def test_file_compressed_by_the_overlay_filter_does_not_read_as_zeros(tmp_path: 
         files.layout(0, entry.attr.inum, 0)
     assert content(files, reader, 0, tree[b"packed.dll:WofCompressedData"]) == noise(5000)
     reader.close()
+
+
+@pytest.mark.slow
+def test_image_written_without_a_mount_is_read_as_its_tools_read_it(tmp_path: Path) -> None:
+    need("mkfs.ntfs", "ntfscp", "ntfscat", "icat")
+    image = tmp_path / "ntfs.img"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    run("mkfs.ntfs", "-F", "-Q", "-q", image)
+    truth: dict[bytes, bytes | None] = {}
+    for number, size in enumerate((0, 600, 5000, 700_000)):
+        (tmp_path / "source").write_bytes(noise(size, number))
+        run("ntfscp", "-f", "-q", image, tmp_path / "source", f"/file{number}")
+        run("ntfscp", "-f", "-q", "-N", "side", image, tmp_path / "source", f"/file{number}")
+        truth[b"file%d" % number] = noise(size, number)
+        truth[b"file%d:side" % number] = noise(size, number)
+    tree = check_files("ntfs", image, truth)
+    for number in range(4):
+        inum = tree[b"file%d" % number].attr.inum
+        done = subprocess.run(["icat", image, str(inum)], capture_output=True, check=True)
+        assert done.stdout == truth[b"file%d" % number]
+
+
+@pytest.mark.slow
+def test_a_torn_first_record_is_made_good_by_the_mirror(tmp_path: Path) -> None:
+    need("mkfs.ntfs", "ntfscp")
+    image = tmp_path / "ntfs.img"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    run("mkfs.ntfs", "-F", "-Q", "-q", image)
+    (tmp_path / "source").write_bytes(noise(5000))
+    run("ntfscp", "-f", "-q", image, tmp_path / "source", "/file")
+    data = bytearray(image.read_bytes())
+    data[table(data) + 510] ^= 0xFF
+    reader = MemoryReader(bytes(data))
+    files = open_files("ntfs", reader)
+    tree = walk(files)
+    assert content(files, reader, 0, tree[b"file"]) == noise(5000)
+    assert tree[b"$MFT"].attr.damaged
 
 
 def test_runs_that_contradict_themselves_are_refused() -> None:

@@ -28,13 +28,13 @@ from imgfs.backends.ntfs.record import (
     filetime,
 )
 from imgfs.backends.ntfs.runs import clipped, pairs
-from imgfs.backends.ntfs.volume import parts_of
+from imgfs.backends.ntfs.volume import in_order, parts_of
 from imgfs.errors import EvidenceError, ImgfsError, Malformed, NotFound, NotSupported
 from imgfs.limits import INLINE_MAX, MAX_SIZE
 from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Layout, Linear
 
 if TYPE_CHECKING:
-    from imgfs.backends.ntfs.volume import File, Volume
+    from imgfs.backends.ntfs.volume import File, Parts, Volume
 
 LINKS: Final = frozenset({0xA000000C, 0xA0000003, 0xA000001D})  # symbolic link, mount point, WSL link
 ELSEWHERE: Final = {  # tags whose files hold their content in another form: the stream itself reads as zeros
@@ -262,17 +262,19 @@ class Describer:
         state, damaged = file.state, file.damaged
         size = mode = 0
         times: tuple[int, ...] = (0, 0, 0, 0)
-        names = dict.fromkeys(a.name for a in file.attributes if a.type == DATA)
+        found_parts: dict[bytes, Parts] = {}
         for attribute in file.attributes:
-            if attribute.type == STANDARD and len(attribute.content) >= 36 and attribute.resident:
+            if attribute.type == DATA:
+                found_parts.setdefault(attribute.name, []).append(attribute)
+            elif attribute.type == STANDARD and len(attribute.content) >= 36 and attribute.resident:
                 *found, bits = _STANDARD.unpack_from(attribute.content)
                 times, mode = tuple(found), _mode(bits)
             elif attribute.type in {INDEX_ROOT, INDEX_ALLOCATION} and attribute.name == INDEX_NAME:
                 size = (0 if attribute.lowest else attribute.size) or size
         tag, why = self._tag(file)
         damaged = damaged or why
-        parts = [self._parts(file, name, wanted) for name in names]
-        content = next((data for data in parts if not data.name), None)
+        streams = [self._parts(number, name, parts, wanted) for name, parts in found_parts.items()]
+        content = next((data for data in streams if not data.name), None)
         kind = Kind.LNK if tag in LINKS else Kind.DIR if state.flags & DIRECTORY else Kind.REG
         if kind == Kind.REG and content is not None and (tag in ELSEWHERE or why):
             problem = NotSupported(ELSEWHERE[tag]) if tag in ELSEWHERE else Malformed(why)
@@ -298,7 +300,7 @@ class Describer:
             deleted=not state.flags & IN_USE,
             damaged=damaged,
         )
-        return attr, [data for data in parts if data.name], content
+        return attr, [data for data in streams if data.name], content
 
     def _tag(self, file: File) -> tuple[int, str]:
         try:
@@ -307,13 +309,13 @@ class Describer:
         except EvidenceError as why:
             return 0, f"reparse point: {why.message}"
 
-    def _parts(self, file: File, name: bytes, wanted: int) -> Data:
+    def _parts(self, number: int, name: bytes, parts: Parts, wanted: int) -> Data:
         """Describe a stream that may lie in several records."""
+        ident = 1 + parts[0].id
         try:
-            parts = parts_of(file, DATA, name)
+            parts = in_order(number, parts)
         except EvidenceError as why:
-            ident = next(a.id for a in file.attributes if a.type == DATA and a.name == name)
-            return Data(name=name, stream=1 + ident, size=0, allocated=0, layout=None, problem=why)
+            return Data(name=name, stream=ident, size=0, allocated=0, layout=None, problem=why)
         first = parts[0]
         stream = 1 + first.id if name else 0
         layout: Layout | None = None

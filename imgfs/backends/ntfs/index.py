@@ -85,12 +85,11 @@ class Index:
     )
 
     def __init__(self, volume: Volume, directory: File) -> None:
-        self._bitmap: bytes | None = None
         self._at, self._window = 0, b""
         self._allocation: Extents | None = None
         self._missing = directory.damaged
-        self._root = self._value(volume, directory, INDEX_ROOT, _ROOT_MAX)
-        self._bitmap = self._value(volume, directory, BITMAP, _INDEX_MAX >> 12) or None
+        self._root = self._value(volume, directory, INDEX_ROOT, _ROOT_MAX) or b""
+        self._bitmap = self._value(volume, directory, BITMAP, _INDEX_MAX >> 12)
         try:
             parts = parts_of(directory, INDEX_ALLOCATION, INDEX_NAME)
             if parts and not parts[0].resident:
@@ -169,10 +168,11 @@ class Index:
                 continue
             yield _ROOT_MAX + number * self._block, block, 24, used is None or number in used
 
-    def _value(self, volume: Volume, directory: File, kind: int, limit: int) -> bytes:
+    def _value(self, volume: Volume, directory: File, kind: int, limit: int) -> bytes | None:
+        """Return an attribute, empty: it cannot be read, None: there is none."""
         try:
             parts = parts_of(directory, kind, INDEX_NAME)
-            return volume.value(parts, limit) if parts and parts[0].size <= limit else b""
+            return volume.value(parts, limit) if parts else None
         except EvidenceError as why:
             self._missing = self._missing or why.message
             return b""

@@ -263,12 +263,16 @@ def parts_of(file: File, kind: int, name: bytes) -> Parts:
     Raises:
         Malformed: its first part is missing.
     """
-    found = sorted((a for a in file.attributes if a.type == kind and a.name == name), key=_order)
-    if found and found[0].lowest:
-        raise Malformed(f"file {file.number}: the first runs of attribute {kind:#x} are missing")
-    if found and found[0].resident:
-        del found[1:]
-    return found
+    found = [a for a in file.attributes if a.type == kind and a.name == name]
+    return in_order(file.number, found) if found else found
+
+
+def in_order(number: int, parts: Parts) -> Parts:
+    """Return the parts of one attribute of a file in order. Raises Malformed: the first is missing."""
+    found = sorted(parts, key=_order)
+    if found[0].lowest:
+        raise Malformed(f"file {number}: the first runs of attribute {found[0].type:#x} are missing")
+    return found[:1] if found[0].resident else found
 
 
 def _held(attributes: list[Attribute]) -> _Held:
