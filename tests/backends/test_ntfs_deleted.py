@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def made(folder: Path, megabytes: int = 12) -> Path:
+def made(folder: Path, megabytes: int = 6) -> Path:
     need("mkfs.ntfs", "ntfs-3g")
     image = folder / "ntfs.img"
     with image.open("wb") as file:

@@ -275,19 +275,24 @@ def test_what_a_lost_record_held_is_an_error_and_not_zeros(
             assert data[target : target + length] == BIG[logical : logical + length]
 
 
-def test_circles_and_repetitions_of_lists_end(
-    fragmented: tuple[Path, dict[bytes, bytes | None]], tmp_path: Path
-) -> None:
+def test_lists_that_lead_back_to_their_file_end(fragmented: tuple[Path, dict[bytes, bytes | None]]) -> None:
     image, _ = fragmented
     data = bytearray(image.read_bytes())
-    number = walk(open_files("ntfs", FileReader(image)))[b"streams"].attr.inum
-    place = table(data) + 1024 * number
-    for at in range(place, place + 1024, 8):  # every reference of the list leads to the file itself
-        if 30 < int.from_bytes(data[at : at + 6], "little") < 5000 and data[at + 6 : at + 8] == b"\1\0":
-            data[at : at + 6] = number.to_bytes(6, "little")
-    files = open_files("ntfs", MemoryReader(bytes(data)))
-    for entry in walk(files).values():
-        assert entry.attr.size >= 0
+    files = open_files("ntfs", FileReader(image))
+    volume = files._volume  # type: ignore[attr-defined]
+    numbers = {name: walk(files)[name].attr.inum for name in (b"streams", b"big")}
+    for name, other in ((b"streams", b"streams"), (b"big", b"streams")):  # itself, and another file
+        file = volume.file(numbers[name])
+        ((_, length, place),) = volume.rows(file.attributes[:1])
+        at, stop = place, place + min(length, file.attributes[0].size)
+        while at < stop:
+            data[at + 16 : at + 22] = numbers[other].to_bytes(6, "little")
+            at += int.from_bytes(data[at + 4 : at + 6], "little")
+    again = open_files("ntfs", MemoryReader(bytes(data)))
+    tree = walk(again)
+    assert tree[b"big"].attr.damaged
+    assert tree[b"streams"].attr.damaged
+    assert everything(again, MemoryReader(bytes(data)), tree[b"big"]) is None
 
 
 def test_a_fragmented_table_of_files_is_read_to_its_end(tmp_path: Path) -> None:
