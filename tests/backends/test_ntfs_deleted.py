@@ -191,6 +191,22 @@ def plant(data: bytearray, place: int, at: int, entry: bytes) -> None:
 
 
 @pytest.mark.root
+def test_without_its_root_all_files_are_orphans(image: Path) -> None:
+    data = bytearray(image.read_bytes())
+    before = open_files("ntfs", FileReader(image))
+    wanted = {entry.attr.inum for name, entry in walk(before).items() if entry.attr.inum >= 64}
+    place = int.from_bytes(data[48:56], "little") * data[13] * 512 + 5 * 1024
+    data[place : place + 1024] = bytes(1024)
+    reader = MemoryReader(bytes(data))
+    files = open_files("ntfs", reader)
+    shown = walk(files, 1)
+    assert files.list(1, files.info.trees[1].root, 0, 10).damaged
+    assert wanted <= {entry.attr.inum - RECORD for entry in shown.values() if entry.attr.inum >= RECORD}
+    entry = next(e for n, e in shown.items() if n.endswith(b"/kept and deleted 001"))
+    assert content(files, reader, 1, entry) == noise(3000, 1)
+
+
+@pytest.mark.root
 def test_hostile_copies_stay_inside_the_contract(image: Path, tmp_path: Path) -> None:
     check_hostile("ntfs", image, tmp_path, seeds=200, seconds=280)
 

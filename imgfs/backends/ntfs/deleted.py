@@ -92,7 +92,12 @@ class Deleted:
         deadline = time.monotonic() + PAGE_SECONDS
         if inum == ORPHANS:
             return self._list_orphans(cursor, limit, deadline)
-        listing = self._listing(inum)
+        try:
+            listing = self._listing(inum)
+        except (EvidenceError, NotFound) as why:
+            if inum != self._root:
+                raise
+            return Page([Entry(b"$Orphans", _orphans_attr())], -1, why.message)  # what it held is there
         if listing.source is not None:
             try:
                 for _ in listing.source:
