@@ -26,7 +26,7 @@ MUTATED = {  # back-end: image, mutations
     "iso9660": ("names_iso.img.xz", 96),
     "ufs": ("names_ufs1.img.xz", 96),
 }
-DEATHS = {"hfs": 8, "ntfs": 4, "fat": 2, "exfat": 2}  # of TSK, at most; none where we read ourselves
+DEATHS = {"hfs": 8, "fat": 2, "exfat": 2}  # of TSK, at most; none where we read ourselves
 
 pytestmark = pytest.mark.skipif(not HOSTILE.exists(), reason="the hostile images are not here")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("<IIQI")  # hash, security id, offset of itself, length
 _MIRROR: Final = 256 * 1024  # every second block of this size repeats the one before
-_MAX_DESCRIPTOR: Final = 65_535 + _HEADER.size
+MAX_DESCRIPTOR: Final = 65_535
 
 
 class Descriptors:
@@ -39,7 +39,7 @@ def index(stream: bytes) -> dict[int, bytes]:
         at, stop = block, min(block + _MIRROR, len(stream))
         while at + _HEADER.size <= stop:
             _, number, where, length = _HEADER.unpack_from(stream, at)
-            if where != at or not _HEADER.size < length <= _MAX_DESCRIPTOR or at + length > stop:
+            if where != at or not 0 < length - _HEADER.size <= MAX_DESCRIPTOR or at + length > stop:
                 break
             found[number] = stream[at + _HEADER.size : at + length]
             at += length + 15 & ~15

@@ -1,21 +1,30 @@
-"""What a file's MFT record says beyond TSK: kinds and targets of reparse points, xattrs, valid sizes."""
+"""What a file's MFT record says beside its attributes: targets of reparse points, security, name times."""
 
 from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._ntfs_record import DATA, FILE_NAME, REPARSE, SECURITY, STANDARD, Attribute, filetime
-from imgfs.backends._ntfs_security import owner_and_group
-from imgfs.backends._tsk_layout import read_attribute, size_of
+from imgfs.backends.ntfs.record import (
+    DATA,
+    FILE_NAME,
+    REPARSE,
+    SECURITY,
+    STANDARD,
+    Attribute,
+    filetime,
+    utf8,
+)
+from imgfs.backends.ntfs.security import MAX_DESCRIPTOR, Descriptors, owner_and_group
+from imgfs.backends.ntfs.volume import parts_of
 from imgfs.errors import EvidenceError, Malformed
-from imgfs.model import Kind
 
 if TYPE_CHECKING:
-    from imgfs.backends._ntfs_record import Mft
-    from imgfs.backends._ntfs_security import Descriptors
+    from imgfs.backends.ntfs.volume import File, Volume
 
+_SECURE: Final = 9  # the record of $Secure
+_SDS_MAX: Final = 64 << 20  # bytes of $Secure:$SDS that are looked at
 _SYMLINK, _MOUNT_POINT, _LX_SYMLINK = 0xA000000C, 0xA0000003, 0xA000001D  # [MS-FSCC] 2.1.2.1
 _REPARSE_MAX: Final = 16 * 1024  # [MS-FSCC] 2.1.2: a reparse point is at most 16 KiB
 _FLAGS: Final = (  # [MS-FSCC] 2.6
@@ -37,63 +46,36 @@ _SPACES: Final = ("posix", "win32", "dos", "win32+dos")
 
 
 class Values:
-    """Values of one volume, from its MFT."""
+    """Values of the files of one volume. The descriptors of $Secure are read when one is asked for."""
 
-    __slots__ = ("_descriptors", "_mft")
+    __slots__ = ("_descriptors", "_volume")
 
-    def __init__(self, mft: Mft, descriptors: Descriptors) -> None:
-        self._mft = mft
-        self._descriptors = descriptors
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._descriptors = Descriptors(self._stored_descriptors)
 
-    def kind(self, file: Any, attributes: list[Any]) -> Kind | None:
-        """Call a reparse point that names another file a symbolic link."""
-        for attribute in attributes:
-            if int(attribute.info.type) == REPARSE and _tag(file, attribute) in {
-                _SYMLINK,
-                _MOUNT_POINT,
-                _LX_SYMLINK,
-            }:
-                return Kind.LNK
-        return None
-
-    def valid(self, inum: int, name: bytes | None) -> int | None:
-        """Return the initialised size of a data attribute.
+    def link(self, number: int) -> bytes:
+        """Return the target of a reparse point as stored: the printed name, else the substitute.
 
         Raises:
-            Malformed: the record does not say it, so stale bytes could pass for content.
+            EvidenceError: there is none, or it names no file.
         """
-        wanted = (name or b"").decode("utf-8", "replace")
-        for attribute in self._mft.attributes(inum):
-            if (
-                attribute.type == DATA
-                and not attribute.resident
-                and not attribute.lowest
-                and attribute.name == wanted
-            ):
-                return attribute.valid
-        if self._mft.has_remote_list(inum):
-            return None
-        raise Malformed(f"MFT record {inum}: no first part of the data attribute {wanted!r}")
+        data = self._reparse(self._volume.file(number))
+        if not data:
+            raise Malformed("no reparse point")
+        printed, substitute = _targets(data)
+        return printed or substitute
 
-    def link(self, file: Any) -> bytes:
-        """Return the target of a reparse point as stored: the printed name, else the substitute."""
-        for attribute in file:
-            if int(attribute.info.type) == REPARSE:
-                printed, substitute = _targets(_reparse(file, attribute))
-                return printed or substitute
-        raise Malformed("no reparse point")
-
-    def xattrs(self, file: Any) -> dict[bytes, bytes]:
+    def xattrs(self, number: int) -> dict[bytes, bytes]:
         """Return owner, attributes and name times under ``user.imgfs.ntfs.``."""
-        inum = int(file.info.meta.addr)
-        found: dict[str, bytes] = {}
         try:
-            attributes = self._mft.attributes(inum)
+            file = self._volume.file(number)
         except EvidenceError:
             return {}
+        found: dict[str, bytes] = {}
         descriptor = b""
         names = []
-        for attribute in attributes:
+        for attribute in file.attributes:
             if attribute.type == STANDARD and len(attribute.content) >= 48:
                 (flags,) = struct.unpack_from("<I", attribute.content, 32)
                 found["attributes"] = ",".join(word for bit, word in _FLAGS if flags & bit).encode()
@@ -101,8 +83,8 @@ class Values:
                     descriptor = descriptor or self._shared(
                         struct.unpack_from("<I", attribute.content, 52)[0]
                     )
-            elif attribute.type == SECURITY and attribute.resident:
-                descriptor = attribute.content
+            elif attribute.type == SECURITY and not attribute.lowest:
+                descriptor = self._own(file) or descriptor
             elif attribute.type == FILE_NAME:
                 names.append(_name_times(attribute))
         if names:
@@ -117,32 +99,40 @@ class Values:
         found |= self._reparse_values(file)
         return {b"user.imgfs.ntfs." + key.encode(): value for key, value in found.items() if value}
 
+    def _stored_descriptors(self) -> bytes:
+        parts = parts_of(self._volume.file(_SECURE), DATA, b"$SDS")
+        return self._volume.value(parts, _SDS_MAX) if parts else b""
+
     def _shared(self, number: int) -> bytes:
         try:
             return self._descriptors.get(number) if number else b""
-        except (EvidenceError, OSError):
+        except EvidenceError:
             return b""
 
-    def _reparse_values(self, file: Any) -> dict[str, bytes]:
-        for attribute in file:
-            if int(attribute.info.type) == REPARSE:
-                data = _reparse(file, attribute)
-                found = {"reparse_tag": b"0x%08x" % _tag(file, attribute)}
-                try:
-                    found["substitute_name"] = _targets(data)[1]
-                except Malformed:
-                    found["reparse_data"] = data
-                return found
-        return {}
+    def _own(self, file: File) -> bytes:
+        try:
+            parts = parts_of(file, SECURITY, b"")
+            return self._volume.value(parts, MAX_DESCRIPTOR) if parts else b""
+        except EvidenceError:
+            return b""
 
+    def _reparse(self, file: File) -> bytes:
+        parts = parts_of(file, REPARSE, b"")
+        return self._volume.value(parts, _REPARSE_MAX) if parts else b""
 
-def _reparse(file: Any, attribute: Any) -> bytes:
-    return read_attribute(file, attribute, 0, min(size_of(attribute), _REPARSE_MAX))
-
-
-def _tag(file: Any, attribute: Any) -> int:
-    head = read_attribute(file, attribute, 0, min(size_of(attribute), 4))
-    return int.from_bytes(head, "little")
+    def _reparse_values(self, file: File) -> dict[str, bytes]:
+        try:
+            data = self._reparse(file)
+        except EvidenceError:
+            return {}
+        if not data:
+            return {}
+        found = {"reparse_tag": b"0x%08x" % int.from_bytes(data[:4], "little")}
+        try:
+            found["substitute_name"] = _targets(data)[1]
+        except Malformed:
+            found["reparse_data"] = data
+        return found
 
 
 def _targets(data: bytes) -> tuple[bytes, bytes]:
@@ -170,8 +160,7 @@ def _targets(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _utf8(data: bytes, at: int, length: int) -> bytes:
-    text = data[at : at + (length & ~1)].decode("utf-16-le", "surrogatepass")
-    return text.encode("utf-8", "surrogatepass")
+    return utf8(data[at : at + (length & ~1)])
 
 
 def _name_times(attribute: Attribute) -> str:

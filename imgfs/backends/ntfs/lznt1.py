@@ -1,0 +1,139 @@
+"""LZNT1, and the streams of NTFS that are kept in it: units of clusters, each stored, packed, or a hole.
+
+Source: [MS-XCA] 2.5 (LZNT1); NTFS documentation of the Linux-NTFS project, "Compression".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from imgfs.errors import BadUnit, Malformed
+from imgfs.model import HOLE
+
+if TYPE_CHECKING:
+    from imgfs.backends import Reader
+    from imgfs.backends.ntfs.runs import Extents
+
+CHUNK: Final = 4096  # bytes a chunk stands for
+_UNIT_MAX: Final = 4 << 20  # [MS-FSCC]: 16 clusters; ours reach 2 MiB, formats in use stop at 64 KiB
+_KEPT: Final = 8  # decoded units
+
+
+class Packed:
+    """A compressed stream. Units: ``size`` and ``valid`` bytes, ``unit`` bytes per compression unit.
+
+    ``extents`` covers whole clusters: holes behind stored clusters say that a unit is packed.
+    """
+
+    __slots__ = ("_extents", "_kept", "_reader", "_unit", "_valid", "size")
+
+    def __init__(self, reader: Reader, extents: Extents, size: int, valid: int, unit: int) -> None:
+        if not 512 <= unit <= _UNIT_MAX:
+            raise Malformed(f"compression units of {unit} bytes")
+        self._reader = reader
+        self._extents = extents
+        self._valid = min(valid, size)
+        self._unit = unit
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes.
+
+        Raises:
+            EvidenceError: clusters are lost, or a unit does not decode.
+        """
+        stop = offset + length
+        parts: list[bytes] = []
+        for index in range(offset // self._unit, -(-stop // self._unit)):
+            start = index * self._unit
+            data = self._kept.get(index)
+            if data is None:
+                data = self._kept[index] = self._decoded(start)
+                if len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+            parts.append(data[max(offset - start, 0) : stop - start])
+        return b"".join(parts)
+
+    def _decoded(self, start: int) -> bytes:
+        """Return one unit: what lies beyond the valid length reads as zeros, whatever is stored."""
+        wanted = min(max(self._valid - start, 0), self._unit)
+        if not wanted:
+            return bytes(self._unit)
+        pieces = list(self._extents.pieces(start, self._unit))
+        stored = [(take, at) for take, at in pieces if at != HOLE]
+        if not stored:
+            return bytes(self._unit)
+        data = b"".join(self._reader.read(at, take) for take, at in stored)
+        if len(stored) < len(pieces):
+            data = decompress(data, self._unit)
+            if len(data) < wanted:
+                raise BadUnit(f"compression unit at {start}: {len(data)} bytes of {wanted}")
+        return data[:wanted] + bytes(self._unit - wanted)
+
+
+def decompress(data: bytes, limit: int) -> bytes:
+    """Return what chunks decode to, at most ``limit`` bytes.
+
+    A chunk that ends early is filled with zeros when another one follows.
+
+    Raises:
+        BadUnit: a chunk leaves the data, or refers to bytes before its start.
+    """
+    out = bytearray()
+    at = 0
+    while at + 2 <= len(data) and len(out) < limit:
+        head = data[at] | data[at + 1] << 8
+        if not head:
+            break
+        stop = at + 3 + (head & 0xFFF)
+        if stop > len(data):
+            raise BadUnit(f"a chunk of {stop - at} bytes at {at} of {len(data)}")
+        if len(out) % CHUNK:
+            out += bytes(-len(out) % CHUNK)
+        if head & 0x8000:
+            out += _chunk(data, at + 2, stop)
+        else:
+            out += data[at + 2 : stop]
+        at = stop
+    return bytes(out[:limit])
+
+
+def _chunk(data: bytes, at: int, stop: int) -> bytearray:
+    out = bytearray()
+    had, lengths, shift, mask = 0, 16, 12, 0xFFF  # 4 bits of displacement at the start: 12 of length
+    while at < stop:
+        flags = data[at]
+        at += 1
+        if not flags:  # eight literals
+            out += data[at : min(at + 8, stop)]
+            at += 8
+            continue
+        for bit in range(8):
+            if at >= stop:
+                break
+            if not flags >> bit & 1:
+                out.append(data[at])
+                at += 1
+                continue
+            if at + 2 > stop:
+                raise BadUnit("a chunk ends inside a reference")
+            token = data[at] | data[at + 1] << 8
+            at += 2
+            had = len(out)
+            while had > lengths:
+                lengths <<= 1
+                shift -= 1
+                mask >>= 1
+            back, length = (token >> shift) + 1, (token & mask) + 3
+            if back > had or had + length > CHUNK:
+                raise BadUnit(f"a chunk refers {back} bytes back at {had}, for {length}")
+            if back >= length:
+                out += out[had - back : had - back + length]
+            else:
+                piece = out[had - back :]
+                out += (piece * (length // back + 1))[:length]
+    if len(out) > CHUNK:
+        raise BadUnit(f"a chunk of {len(out)} bytes")
+    return out
