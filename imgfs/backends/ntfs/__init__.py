@@ -65,5 +65,6 @@ BACKEND = Backend(
         "streams, sparse, LZNT1, resident, reparse points, security identifiers, deleted files, orphans; "
         "no EFS, no WOF, no deduplicated files"
     ),
+    imports=("pyfwnt",),
     truth=("peer", "tsk", "corpus"),
 )

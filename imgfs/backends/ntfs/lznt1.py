@@ -79,7 +79,7 @@ def decompress(data: bytes, limit: int) -> bytes:
     A chunk that ends early is filled with zeros when another one follows.
 
     Raises:
-        BadUnit: a chunk leaves the data, or refers to bytes before its start.
+        BadUnit: a chunk leaves the data, refers to bytes before its start, or holds more than CHUNK.
     """
     out = bytearray()
     at = 0
@@ -93,47 +93,19 @@ def decompress(data: bytes, limit: int) -> bytes:
         if len(out) % CHUNK:
             out += bytes(-len(out) % CHUNK)
         if head & 0x8000:
-            out += _chunk(data, at + 2, stop)
+            out += _chunk(data[at:stop])
         else:
             out += data[at + 2 : stop]
         at = stop
     return bytes(out[:limit])
 
 
-def _chunk(data: bytes, at: int, stop: int) -> bytearray:
-    out = bytearray()
-    had, lengths, shift, mask = 0, 16, 12, 0xFFF  # 4 bits of displacement at the start: 12 of length
-    while at < stop:
-        flags = data[at]
-        at += 1
-        if not flags:  # eight literals
-            out += data[at : min(at + 8, stop)]
-            at += 8
-            continue
-        for bit in range(8):
-            if at >= stop:
-                break
-            if not flags >> bit & 1:
-                out.append(data[at])
-                at += 1
-                continue
-            if at + 2 > stop:
-                raise BadUnit("a chunk ends inside a reference")
-            token = data[at] | data[at + 1] << 8
-            at += 2
-            had = len(out)
-            while had > lengths:
-                lengths <<= 1
-                shift -= 1
-                mask >>= 1
-            back, length = (token >> shift) + 1, (token & mask) + 3
-            if back > had or had + length > CHUNK:
-                raise BadUnit(f"a chunk refers {back} bytes back at {had}, for {length}")
-            if back >= length:
-                out += out[had - back : had - back + length]
-            else:
-                piece = out[had - back :]
-                out += (piece * (length // back + 1))[:length]
-    if len(out) > CHUNK:
-        raise BadUnit(f"a chunk of {len(out)} bytes")
-    return out
+def _chunk(packed: bytes) -> bytes:
+    """Return what one chunk, header included, decodes to: at most CHUNK bytes."""
+    import pyfwnt
+
+    try:
+        data: bytes = pyfwnt.lznt1_decompress(packed, CHUNK)
+    except (OSError, ValueError) as why:
+        raise BadUnit(f"a chunk of {len(packed)} bytes does not decode: {why}") from None
+    return data
