@@ -75,7 +75,6 @@ def open_ntfs(reader: Reader, _options: Options) -> Files:
         repair=plain_mode,
         next_orphan=orphans.next_orphan,
         orphan_name=orphans.name,
-        knows_orphans=True,
         directory_streams=True,
         holes=True,
     )

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imgfs.backends.exfat import _label
 from imgfs.errors import NotMine
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files
@@ -50,17 +49,20 @@ def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
     check_hostile("exfat", make(tmp_path)[0], tmp_path, seeds=24)
 
 
-def test_label_behind_the_first_cluster_of_the_root_is_found() -> None:
+@pytest.mark.parametrize(("where", "wanted"), [(5, "Новый том"), (3, "")])
+def test_label_behind_the_first_cluster_of_the_root_is_found(where: int, wanted: str) -> None:
     boot = bytearray(512)
+    boot[3:11] = b"EXFAT   "
+    struct.pack_into("<Q", boot, 72, 6)
     struct.pack_into("<5I", boot, 80, 1, 1, 2, 4, 2)  # FAT in sector 1, heap in 2, root in cluster 2
+    boot[108:111] = bytes([9, 0, 1])
     fat = struct.pack("<6I", 0, 0, 5, 0, 0, 2)  # 2 -> 5 -> 2: a chain that never ends
     label = "Новый том"
     entry = bytes([0x83, len(label)]) + label.encode("utf-16-le").ljust(30, b"\0")
-    for where, wanted in ((5, label), (3, "")):
-        heap = bytearray((bytes([0x03]) + bytes(31)) * 64)  # deleted entries
-        heap[512 * (where - 2) : 512 * (where - 2) + 32] = entry
-        reader = MemoryReader(bytes(boot) + fat.ljust(512, b"\0") + bytes(heap))
-        assert _label(reader, bytes(boot), 512, 512) == wanted
+    heap = bytearray((bytes([0x03]) + bytes(31)) * 64)  # deleted entries
+    heap[512 * (where - 2) : 512 * (where - 2) + 32] = entry
+    reader = MemoryReader(bytes(boot) + fat.ljust(512, b"\0") + bytes(heap))
+    assert open_files("exfat", reader).info.label == wanted
 
 
 def test_other_bytes_are_not_exfat() -> None:
