@@ -77,7 +77,10 @@ def described(
         return _directory(volume, item, inum, form, deleted=deleted), None
     size, allocated, why = item.size, 0, ""
     layout: tuple[Layout, ...] | None = EMPTY
-    if size:
+    target = volume.place(item.first) if 0 < size <= volume.cluster and volume.holds(item.first) else -1
+    if not deleted and item.valid == size and 0 <= target <= volume.limit - size:
+        allocated, layout = volume.cluster, (linear(size, [(0, size, target)]),)  # most files
+    elif size:
         layout = None
         allocated = -(-size // volume.cluster) * volume.cluster
         if allocated <= _LOOKED_AT * volume.cluster:

@@ -7,6 +7,7 @@ whoever looks at the numbers of ancestors ends it.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MIRROR: Final = 1 << 62
 ORPHANS: Final = MIRROR
 _BEHIND: Final = 1 << 60  # cursor of $Orphans behind the entries of the root
+_AT_ONCE: Final = 32  # entries described between two looks at the clock: each may look for many clusters
+_ORPHANS_AT_ONCE: Final = 128
 
 
 class Deleted:
@@ -50,7 +53,7 @@ class Deleted:
     def list(self, inum: int, cursor: int, limit: int, deadline: float) -> Page:
         """Return a page of a directory. The cursor is a slot and, in bit 0, whether the end was passed."""
         if inum == ORPHANS:
-            found, following = self._orphans.page(cursor, limit, deadline)
+            found, following = self._orphans.page(cursor, min(limit, _ORPHANS_AT_ONCE), deadline)
             return Page(
                 [self._entry(number, item, b"%d-%s" % (number, item.name)) for number, item in found],
                 following,
@@ -59,17 +62,23 @@ class Deleted:
             return Page([Entry(b"$Orphans", _orphans_attr())])
         live = bool(inum & MIRROR)
         directory = self._directory(inum ^ MIRROR) if live else self._released(inum)
-        page = directory.page(cursor >> 1, limit, deadline, marked=True, ended=bool(cursor & 1))
         entries: list[Entry] = []
-        for number, item in page.items:
-            if item.marked or not live:
-                entries.append(self._entry(number, item, item.name))
-            elif item.directory:
-                attr = described(self._volume, item, MIRROR | number, self._form, deleted=False)[0]
-                entries.append(Entry(item.name, attr))
-        if page.next >= 0:
-            return Page(entries, page.next << 1 | page.ended, page.damaged)
-        damaged = page.damaged or directory.damaged
+        slot, ended, damaged = cursor >> 1, bool(cursor & 1), ""
+        while slot >= 0 and len(entries) < limit:
+            room = min(limit - len(entries), _AT_ONCE)
+            page = directory.page(slot, room, deadline, marked=True, ended=ended)
+            slot, ended, damaged = page.next, page.ended, damaged or page.damaged
+            for number, item in page.items:
+                if item.marked or not live:
+                    entries.append(self._entry(number, item, item.name))
+                elif item.directory:
+                    attr = described(self._volume, item, MIRROR | number, self._form, deleted=False)[0]
+                    entries.append(Entry(item.name, attr))
+            if time.monotonic() > deadline:
+                break
+        if slot >= 0:
+            return Page(entries, slot << 1 | ended, damaged)
+        damaged = damaged or directory.damaged
         if inum != MIRROR | ROOT:
             return Page(entries, -1, damaged)
         if len(entries) >= limit:
