@@ -198,6 +198,23 @@ def test_short_names(tmp_path: Path, raw: bytes, case: int, codepage: str, wante
     assert wanted.encode() in opened(image, codepage=codepage)[1]
 
 
+def test_attributes_are_those_mattrib_set(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "fat16.img"
+    run("mattrib", "+h", "+s", "+r", "-a", "-i", path, "::ONE.BIN")
+    run("mattrib", "+r", "-i", path, "::TWO.BIN")
+    reader = FileReader(path)
+    files = open_files("fat", reader)
+    live = walk(files)
+    said = {name: files.xattrs(0, live[name].attr.inum) for name in (b"ONE.BIN", b"TWO.BIN", b"DIR", b"$MBR")}
+    key = b"user.imgfs.fat.attributes"
+    assert said[b"ONE.BIN"] == {key: b"read-only hidden system"}
+    assert said[b"TWO.BIN"] == {key: b"read-only archive"}
+    assert said[b"DIR"] == said[b"$MBR"] == {}
+    assert [live[name].attr.mode for name in (b"ONE.BIN", b"DIR")] == [0o555, 0o777]
+    reader.close()
+
+
 def test_surrogates_become_one_character_and_lone_ones_keep_their_bytes(tmp_path: Path) -> None:
     image = make(tmp_path)
     at = bytes(image.data).find("xxxxx".encode("utf-16-le"), image.root)

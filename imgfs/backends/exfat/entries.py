@@ -24,7 +24,7 @@ _TABLE: Final = struct.Struct("<IQ")  # from byte 20 of the bitmap and the up-ca
 _IN_USE: Final = 0x80
 _FILE, _EXTENSION, _NAME = 0x85, 0xC0, 0xC1
 _SPECIAL: Final = {0x81: b"$ALLOC_BITMAP", 0x82: b"$UPCASE_TABLE"}  # as TSK names them
-_DIRECTORY, _HIDDEN, _READ_ONLY = 0x10, 0x02, 0x01
+_DIRECTORY: Final = 0x10
 _NO_CHAIN: Final = 0x02
 _SECONDARIES: Final = 18
 _LONGEST: Final = (_SECONDARIES + 1) * SLOT
@@ -143,7 +143,7 @@ class ExfatForm:
             at // SLOT,
             text,
             directory,
-            0o111 | (0 if attributes & _HIDDEN else 0o444) | (0 if attributes & _READ_ONLY else 0o222),
+            attributes,
             first,
             size,
             size if directory else min(valid, size),
@@ -160,7 +160,7 @@ def _special(data: bytes, at: int) -> Item:
     first, size = _TABLE.unpack_from(data, at + 20)
     size = min(size, MAX_SIZE)
     name = _SPECIAL[data[at]]
-    return Item(at // SLOT, name, False, 0o111, first, size, size, False, None, None, None, False)
+    return Item(at // SLOT, name, False, 0, first, size, size, False, None, None, None, False)
 
 
 def _set_length(data: bytes, at: int) -> int:

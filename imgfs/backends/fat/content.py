@@ -30,6 +30,15 @@ _LOOKED_AT: Final = 9_000_000  # clusters attributes are computed from: 4 GiB in
 _RUNS: Final = 100_000  # and runs: what is beyond is only looked at when its bytes are asked for
 _IN_LISTING: Final = 2  # runs of a layout that travels with its name
 
+_READ_ONLY: Final = 0x01
+_ATTRIBUTES: Final = {_READ_ONLY: b"read-only", 0x02: b"hidden", 0x04: b"system", 0x20: b"archive"}
+
+
+def xattrs_of(item: Item) -> dict[bytes, bytes]:
+    """Return the attributes of an entry in words, for file systems without extended ones."""
+    said = [word for bit, word in _ATTRIBUTES.items() if item.attributes & bit]
+    return {b"user.imgfs.fat.attributes": b" ".join(said)} if said else {}
+
 
 def rows_of(volume: Volume, runs: list[Run], size: int) -> list[Row]:
     """Return runs in bytes, clipped to ``size``; what the source does not hold is LOST."""
@@ -97,7 +106,7 @@ def described(
         inum=inum,
         size=size,
         allocated=allocated,
-        mode=item.mode,
+        mode=0o555 if item.attributes & _READ_ONLY else 0o777,
         nlink=0 if deleted else 1,
         m_ns=item.m_ns,
         a_ns=item.a_ns,
@@ -121,7 +130,7 @@ def _directory(volume: Volume, item: Item, inum: int, form: Form, *, deleted: bo
         kind=Kind.DIR,
         inum=inum,
         size=clusters * volume.cluster,
-        mode=item.mode,
+        mode=0o555 if item.attributes & _READ_ONLY else 0o777,
         nlink=0 if deleted else 1,
         m_ns=item.m_ns,
         a_ns=item.a_ns,

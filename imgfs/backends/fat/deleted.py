@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from imgfs.backends.fat.clusters import released
-from imgfs.backends.fat.content import EMPTY, described, layout_of, rows_of
+from imgfs.backends.fat.content import EMPTY, described, layout_of, rows_of, xattrs_of
 from imgfs.backends.fat.directory import Directory
 from imgfs.backends.fat.orphans import Orphans
 from imgfs.backends.fat.volume import ROOT
@@ -98,6 +98,10 @@ class Deleted:
         if inum & MIRROR:
             return EMPTY
         return layout_of(self._volume, self._item(inum), deleted=True)
+
+    def xattrs(self, inum: int) -> dict[bytes, bytes]:
+        """Return what a deleted entry says of its file."""
+        return xattrs_of(self._item(inum))
 
     def _item(self, number: int) -> Item:
         return self._form.entry(self._volume, self._volume.slot(number))

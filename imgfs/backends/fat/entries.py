@@ -19,17 +19,13 @@ if TYPE_CHECKING:
 _SHORT: Final = struct.Struct("<11sBBBHHHHHHHI")
 _PIECES: Final = struct.Struct("<1x10s3x12s2x4s")
 _SLOTS: Final = 20  # of one long name: 255 characters
-_LONG, _LABEL, _DIRECTORY, _HIDDEN, _READ_ONLY = 0x0F, 0x08, 0x10, 0x02, 0x01
+_LONG, _LABEL, _DIRECTORY = 0x0F, 0x08, 0x10
 _LAST: Final = 0x40
 _DELETED: Final = 0xE5
 _DOTS: Final = {b".          ", b"..         "}
 _ORDERS: Final = tuple(bytes([_LAST | n, *range(n - 1, 0, -1)]) if n else b"" for n in range(_SLOTS + 1))
 _LONGS: Final = tuple(bytes([_LONG]) * n for n in range(_SLOTS + 1))
 _SECTOR: Final = 512
-_TABLE_MODE: Final = tuple(
-    0o111 | (0 if attributes & _HIDDEN else 0o444) | (0 if attributes & _READ_ONLY else 0o222)
-    for attributes in range(256)
-)
 # of the first byte of a sector: not a free slot; of an attribute byte: no reserved bits
 _USED: Final = bytes([0, *[1] * 255])
 _PLAUSIBLE: Final = bytes([1] * 64 + [0] * 192)
@@ -128,7 +124,7 @@ class FatForm:
             at // SLOT,
             name or self._short(raw, case),
             attributes & _DIRECTORY != 0,
-            _TABLE_MODE[attributes],
+            attributes,
             low | high << 16 if self._wide else low,
             0 if attributes & _DIRECTORY else size,
             size,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends.fat.clusters import chain, directory_clusters
-from imgfs.backends.fat.content import EMPTY, described, layout_of, rows_of
+from imgfs.backends.fat.content import EMPTY, described, layout_of, rows_of, xattrs_of
 from imgfs.backends.fat.deleted import MIRROR, Deleted
 from imgfs.backends.fat.directory import Directory
 from imgfs.backends.fat.volume import ROOT
@@ -108,10 +108,13 @@ class SlotFiles:
         raise Malformed(f"entry {inum} of tree {tree} is no link")
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
-        """Say that there are none."""
-        self._is_deleted(tree)
-        del inum
-        return {}
+        """Return what the entry says of its file: read-only, hidden, system, archive."""
+        if self._is_deleted(tree) and not inum & MIRROR:
+            return self._deleted.xattrs(inum)
+        inum &= ~MIRROR
+        if inum in {0, ROOT} or self._special(inum) is not None:
+            return {}
+        return xattrs_of(self._item(inum))
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Refuse: there are no foreign bytes."""

@@ -27,13 +27,14 @@ class Item(NamedTuple):
 
     ``slot`` counts from the beginning of the bytes it was found in. ``first`` is a cluster; ``contiguous``
     says that its followers are simply the next ones. ``valid`` are the bytes that were ever written.
+    ``attributes`` are the bits both file systems share: read-only 1, hidden 2, system 4, archive 32.
     ``marked`` entries are marked deleted. Times are nanoseconds since 1970 UTC, None: not recorded.
     """
 
     slot: int
     name: bytes
     directory: bool
-    mode: int
+    attributes: int
     first: int
     size: int
     valid: int
