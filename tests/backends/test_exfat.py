@@ -4,6 +4,7 @@ import re
 import shutil
 import struct
 import subprocess
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 
 from imgfs.backends import Options
 from imgfs.errors import NotMine
-from imgfs.model import Kind
+from imgfs.model import Kind, Linear
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
 from tests.backends.tskimages import PLAIN, looped, many, mounted, need, noise, plant, run
@@ -136,6 +137,18 @@ def test_what_a_set_states_is_what_is_shown(small: Path) -> None:
         struct.pack_into("<I", data, at + 52, 1 << 30)
         resum(data, at)
 
+    def endless(data: bytearray, at: int) -> None:
+        struct.pack_into("<Q", data, at + 56, (1 << 63) - 5)
+        resum(data, at)
+
+    reader = changed(small, endless)
+    files = open_files("exfat", reader)
+    entry = walk(files)[b"one.bin"]
+    assert entry.attr.damaged
+    assert entry.attr.allocated <= 8 << 20
+    (layout,) = files.layout(0, entry.attr.inum, 0)
+    assert isinstance(layout, Linear)
+    assert sum(array("q", layout.length)) <= 8 << 20  # the rest is lost, not a hole
     plain = walk(open_files("exfat", MemoryReader(small.read_bytes())))[b"one.bin"].attr
     assert not plain.damaged
     reader = changed(small, wrong_sum)

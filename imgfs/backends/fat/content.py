@@ -73,8 +73,9 @@ def layout_of(volume: Volume, item: Item, *, deleted: bool) -> tuple[Layout, ...
 
 def _laid(volume: Volume, item: Item, found: Found) -> Layout:
     rows = rows_of(volume, found.runs, item.size)
-    if item.valid < item.size:
-        rows = initialised(rows, item.valid, item.size)
+    stop = rows[-1][0] + rows[-1][1] if rows else 0
+    if item.valid < stop:  # never written, and zeros as far as there are clusters for it
+        rows = initialised(rows, item.valid, stop)
     return linear(item.size, rows)
 
 
@@ -91,8 +92,9 @@ def described(
         allocated, layout = volume.cluster, (linear(size, [(0, size, target)]),)  # most files
     elif size:
         layout = None
-        allocated = -(-size // volume.cluster) * volume.cluster
-        if allocated <= _LOOKED_AT * volume.cluster:
+        clusters = min(-(-size // volume.cluster), volume.stop - 2)  # it cannot have more
+        allocated = clusters * volume.cluster
+        if clusters <= _LOOKED_AT:
             try:
                 found = (recovered if deleted else clusters_of)(volume, item, _RUNS)
             except Malformed:
