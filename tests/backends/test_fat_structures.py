@@ -257,6 +257,14 @@ def test_a_chain_that_is_no_chain_loses_its_rest_and_nothing_else(tmp_path: Path
         assert read(image, live[b"LAST.BIN"]) == noise(9004, 4)
 
 
+def test_a_directory_whose_cluster_counts_as_free_still_serves_its_files(tmp_path: Path) -> None:
+    image = make(tmp_path)
+    image.set(image.first(b"DIR        "), 0)
+    _, live, _ = opened(image)
+    data = (tmp_path / "tree16/DIR/INNER.BIN").read_bytes()
+    assert read(image, live[b"DIR/INNER.BIN"]) == data
+
+
 def test_a_deleted_file_shows_nothing_of_another(tmp_path: Path) -> None:
     make(tmp_path)
     run("mdel", "-i", tmp_path / "fat16.img", "::ONE.BIN")

@@ -162,9 +162,8 @@ class SlotFiles:
         return directory
 
     def _item(self, inum: int) -> Item:
-        at = self._volume.slot(inum)
-        item = self._form.entry(self._volume, at)
-        if item.marked or self._volume.is_free(self._volume.cluster_at(at)):
+        item = self._form.entry(self._volume, self._volume.slot(inum))
+        if item.marked:
             raise NotFound(f"entry {inum} is deleted")
         return item
 
