@@ -178,23 +178,25 @@ def _skip(data: bytes, at: int, stop: int) -> int:
 
 @cache
 def _rotated() -> tuple[int, ...]:
-    """Return each 16-bit number rotated right by one: a look-up is what a checksum costs a byte."""
-    return tuple((number & 1) << 15 | number >> 1 for number in range(1 << 16))
+    """Return each 16-bit number rotated right by one: a look-up is what a checksum costs a byte.
+
+    Numbers above 16 bits, sums with one byte, stand for their remainders.
+    """
+    plain = [(number & 1) << 15 | number >> 1 for number in range(1 << 16)]
+    return tuple(plain + plain[:256])
 
 
 def _sum(data: bytes, at: int, length: int) -> int:
     """Return the checksum of a set as it was before anything in it was marked deleted."""
     rotated = _rotated()
-    total = data[at] | _IN_USE
-    total = (rotated[total] + data[at + 1]) & 0xFFFF
-    if data[at] & _IN_USE:
-        for byte in data[at + 4 : at + length]:
-            total = (rotated[total] + byte) & 0xFFFF
-        return total
-    for place in range(at + 4, at + length):
-        byte = data[place] | _IN_USE if not (place - at) % SLOT else data[place]
-        total = (rotated[total] + byte) & 0xFFFF
-    return total
+    total = rotated[data[at] | _IN_USE] + data[at + 1]
+    if not data[at] & _IN_USE:
+        marked = bytearray(data[at : at + length])
+        marked[::SLOT] = bytes(byte | _IN_USE for byte in marked[::SLOT])
+        data, at = bytes(marked), 0
+    for byte in data[at + 4 : at + length]:
+        total = rotated[total] + byte
+    return total & 0xFFFF
 
 
 def _is_whole(data: bytes, at: int, length: int) -> bool:
