@@ -54,7 +54,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.root
 def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
-    check_hostile("exfat", make(tmp_path)[0], tmp_path, seeds=200)
+    check_hostile("exfat", make(tmp_path)[0], tmp_path, seeds=200, seconds=150)
 
 
 def changed(image: Path, patch: Callable[[bytearray, int], None], name: str = "one.bin") -> MemoryReader:
