@@ -1,4 +1,4 @@
-"""FAT boot sectors: what TSK does not hand out, and whether there is one at all.
+"""FAT boot sectors: where everything lies, and whether there is one at all.
 
 Source: Microsoft FAT specification 1.03 (fatgen103), sections 3 (boot sector) and 3.5 (FAT type);
 exFAT file system specification, section 3.1.
@@ -20,7 +20,12 @@ _NO_NAME: Final = b"NO NAME    "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FatBoot:
-    """Geometry of a FAT volume. Units: bytes, ``root`` is a cluster number for FAT32, else 0."""
+    """Geometry of a FAT volume.
+
+    ``tables`` are where the copies of the table begin, the one to believe first. ``root_cluster`` is 0
+    where the root is no chain. ``data_at`` is where TSK begins to count slots, ``heap_at`` where cluster 2
+    begins. Units: bytes.
+    """
 
     type: str
     sector: int
@@ -30,7 +35,14 @@ class FatBoot:
     label: bytes
     root_at: int
     root_length: int
+    root_cluster: int
     data_at: int
+    heap_at: int
+    clusters: int
+    fats: int
+    table_at: int
+    tables: tuple[int, ...]
+    table_length: int
 
 
 def parse_fat(boot: bytes) -> FatBoot:
@@ -58,11 +70,17 @@ def parse_fat(boot: bytes) -> FatBoot:
     kind = "fat32" if not fat16 else "fat12" if clusters < 4085 else "fat16"
     tail = 64 if kind == "fat32" else 36
     extended = boot[tail + 2]  # 0x29: serial and label follow, 0x28: only the serial
+    root_cluster, active = 0, 0
     if kind == "fat32":
-        root_at = (first + (struct.unpack_from("<I", boot, 44)[0] - 2) * per_cluster) * sector
+        root_cluster = struct.unpack_from("<I", boot, 44)[0]
+        root_at = (first + (root_cluster - 2) * per_cluster) * sector
         root_length = per_cluster * sector
+        (flags,) = struct.unpack_from("<H", boot, 40)
+        if flags & 0x80 and flags & 0x0F < fats:  # not mirrored: only one table is kept up to date
+            active = flags & 0x0F
     else:
         root_at, root_length = (reserved + fats * table) * sector, roots * 32
+    tables = tuple((reserved + number * table) * sector for number in range(fats))
     return FatBoot(
         type=kind,
         sector=sector,
@@ -72,7 +90,14 @@ def parse_fat(boot: bytes) -> FatBoot:
         label=boot[tail + 7 : tail + 18] if extended == 0x29 else b"",
         root_at=root_at,
         root_length=root_length,
+        root_cluster=root_cluster,
         data_at=(reserved + fats * table) * sector,
+        heap_at=first * sector,
+        clusters=clusters,
+        fats=fats,
+        table_at=reserved * sector,
+        tables=(tables[active],) if active else tables,
+        table_length=table * sector,
     )
 
 

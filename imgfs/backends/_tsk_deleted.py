@@ -27,15 +27,13 @@ SHIFT: Final = 22  # entries of one directory: four million
 ORPHANS: Final = 1 << 62
 _POSITION: Final = (1 << SHIFT) - 1
 _STREAMS: Final = 8  # bits of an orphan cursor that count streams
-_USED: Final = 4  # TSK_FS_META_FLAG_USED
-NAMES_SECONDS: Final = 1.2  # walking all names before orphans are told from files; the deadline is 2 s
 _REUSED: Final = "the metadata belongs to another file now"
 
 
 class Deleted:
     """The deleted tree of one TSK file system."""
 
-    __slots__ = ("_describer", "_format", "_fs", "_listings", "_named", "_root")
+    __slots__ = ("_describer", "_format", "_fs", "_listings", "_root")
 
     def __init__(self, fs: Any, form: Format, describer: Describer) -> None:
         self._fs = fs
@@ -43,7 +41,6 @@ class Deleted:
         self._describer = describer
         self._root = int(fs.info.root_inum)
         self._listings = Listings(self._entries)
-        self._named: set[int] | None = None
 
     def is_made_up(self, inum: int) -> bool:
         """Say whether a number is a directory that exists only here."""
@@ -126,8 +123,6 @@ class Deleted:
 
     def _is_lost(self, file: Any, inum: int) -> bool:
         """Say whether metadata in use is an orphan, or named by a directory that is one or below one."""
-        if not self._format.knows_orphans:
-            return False
         if inum > ORPHANS:
             return True
         meta, name = inum >> SHIFT, file.info.name
@@ -175,10 +170,6 @@ class Deleted:
 
         The cursor is the number of the metadata and, below, that of the stream.
         """
-        try:
-            named = set() if self._format.knows_orphans else self._names()
-        except TimeoutError as why:
-            return Page([], -1, str(why))
         info, found = self._fs.info, list[Entry]()
         deadline = time.monotonic() + PAGE_SECONDS
         at, skip, last = cursor >> _STREAMS, cursor & (1 << _STREAMS) - 1, int(info.last_inum)
@@ -190,7 +181,7 @@ class Deleted:
                 if time.monotonic() > deadline:
                     break
                 continue
-            entries = [] if at in named else self._orphan(at)[skip:][: 1 << _STREAMS]
+            entries = self._orphan(at)[skip:][: 1 << _STREAMS]
             room = limit - len(found)
             found += entries[:room]
             if len(entries) > room:
@@ -203,41 +194,12 @@ class Deleted:
     def _orphan(self, meta: int) -> Entries:
         try:
             file = open_file(self._fs, meta)
-            flags = int(file.info.meta.flags) if file.info.meta is not None else ALLOCATED
-            known = self._format.knows_orphans
-            if not known and (flags & ALLOCATED or not flags & _USED):
-                return []
             if file.info.meta is None or int(file.info.meta.type) in {0, 10, 11}:
                 return []
             with mapped(f"inode {meta}"):
                 return self._describe(file, self._format.orphan_name(meta), ORPHANS | meta + 1)
         except ImgfsError:
             return []  # metadata that cannot be read names nothing
-
-    def _names(self) -> set[int]:
-        """Return every metadata address some directory names, live or deleted.
-
-        Raises:
-            TimeoutError: there are more names than the time of one call allows to look at.
-        """
-        if self._named is not None:
-            return self._named
-        deadline, named, todo = time.monotonic() + NAMES_SECONDS, {self._root}, [self._root]
-        while todo:
-            for file in names_of(self._fs, todo.pop()):
-                if isinstance(file, str) or file.info.name is None:
-                    continue
-                address = int(file.info.name.meta_addr)
-                if address in named or not self._format.keep(file):
-                    continue
-                named.add(address)
-                meta = file.info.meta
-                if meta is not None and META_KINDS.get(int(meta.type)) == Kind.DIR and int(meta.type) != 11:
-                    todo.append(address)
-                if time.monotonic() > deadline:
-                    raise TimeoutError("too many names to tell orphans from files")
-        self._named = named
-        return named
 
 
 def _orphans_attr() -> Attr:

@@ -57,8 +57,7 @@ class TskFiles:
                 size = int(file.info.meta.size) if file.info.meta is not None else 0
                 if size <= 0 or self._describer.kind_of(file, list(file)) != Kind.REG:
                     return (Inline(b""),)
-                # a size without an attribute: where it lies only the format may know
-                return (Linear.of(size, self._format.rows(inum, size)),)
+                return (Linear.of(size, []),)  # a size without an attribute: lost
             return (self._describer.layout(file, attribute, size_of(attribute))[0],)
 
     def link(self, tree: int, inum: int) -> bytes:

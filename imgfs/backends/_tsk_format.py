@@ -10,7 +10,6 @@ from imgfs.backends._tsk import VIRTUAL_DIR, mapped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imgfs.backends._tsk_layout import Row
     from imgfs.model import Attr, Kind
 
 DEFAULT: Final = 1  # TSK_FS_ATTR_TYPE_DEFAULT
@@ -52,13 +51,8 @@ def plain_number(number: int) -> bytes:
     return b"%d" % number
 
 
-def no_rows(_number: int, _size: int) -> list[Row]:
-    """Say that nothing is known of what TSK gives no attribute for."""
-    return []
-
-
 def every_number(number: int) -> int:
-    """Say that every metadata address may be an orphan."""
+    """Say that every metadata address is one of an orphan."""
     return number
 
 
@@ -70,10 +64,8 @@ class Format:
     carry a name, ``suffix`` the stream names of types that carry none. ``kind`` may overrule what TSK
     calls a file; ``valid`` gives the initialised size of an attribute by its name. ``directory_streams``
     says that directories may have streams, ``owners`` that TSK's uid and gid are the file system's own.
-    ``repair`` adjusts the attributes of a metadata address. ``next_orphan`` skips addresses that hold no
-    metadata: on FAT any slot of any sector has one. ``knows_orphans`` says that it returns orphans only,
-    in use or not; else they are told from files by a walk of all names. ``rows`` says where the bytes of
-    a number of some size lie that has no attribute for TSK.
+    ``repair`` adjusts the attributes of a metadata address. ``next_orphan`` returns the next address that is
+    one of an orphan, in use or not.
     """
 
     content: frozenset[int] = frozenset({DEFAULT})
@@ -86,9 +78,7 @@ class Format:
     xattrs: Callable[[Any], dict[bytes, bytes]] = no_xattrs
     repair: Callable[[Attr, int], Attr] = same
     next_orphan: Callable[[int], int] = every_number
-    rows: Callable[[int, int], list[Row]] = no_rows
     orphan_name: Callable[[int], bytes] = plain_number
-    knows_orphans: bool = False
     directory_streams: bool = False
     owners: bool = True
     holes: bool = False

@@ -30,7 +30,7 @@ Words of -o (comma separated):
   nested=enter|list|off images inside images: NAME@ can be entered, is listed too, or neither
   symlinks=confine|raw  targets stay inside their file system, or are shown as stored
   lost=error|zero       what reading a range gives that the image cannot supply
-  tz=ZONE, codepage=CP  for FAT: zone of its times, code page of its labels
+  tz=ZONE, codepage=CP  for FAT: zone of its times, code page of its names
   log=FILE              events are appended there too
   offset= sector-size= type= raw keys=   as the options of the same names
 """

@@ -93,7 +93,7 @@ def overruling(command: F) -> F:
             ),
             click.option("--tz", default="", metavar="ZONE", help="Time zone of FAT times (default UTC)."),
             click.option(
-                "--codepage", default="", metavar="CP", help="Code page of FAT volume labels (default cp437)."
+                "--codepage", default="", metavar="CP", help="Code page of FAT names (default cp437)."
             ),
             click.option(
                 "--unsafe-no-sandbox",

@@ -95,8 +95,9 @@ def test_local_times_move_with_the_zone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
-    check_hostile("fat", make(tmp_path, 12), tmp_path)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_damage_stays_inside_the_contract(tmp_path: Path, bits: int) -> None:
+    check_hostile("fat", make(tmp_path, bits), tmp_path, seeds=200 if bits == 12 else 40, seconds=150)
 
 
 def test_other_bytes_are_not_fat() -> None:
