@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EMPTY: Final = (Inline(b""),)
 _LOOKED_AT: Final = 9_000_000  # clusters attributes are computed from: 4 GiB in sectors
-_RUNS: Final = 100_000  # and runs: what is beyond is only looked at when its bytes are asked for
+_RUNS: Final = 20_000  # and runs: what is beyond is only looked at when its bytes are asked for
 _IN_LISTING: Final = 2  # runs of a layout that travels with its name
 
 _READ_ONLY: Final = 0x01
