@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import msgspec
 import trio
 
 from imgfs import limits, log
@@ -348,5 +347,5 @@ class Worker:
 def _decoded(decode: Callable[[bytes], _T], payload: bytes) -> _T:
     try:
         return decode(payload)
-    except msgspec.DecodeError as why:
+    except wire.UNDECODABLE as why:
         raise WorkerLied(f"reply: {why}") from None

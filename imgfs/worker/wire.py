@@ -162,6 +162,8 @@ decode_request: Final = msgspec.msgpack.Decoder(FilesRequest).decode
 decode_open: Final = msgspec.msgpack.Decoder(OpenReply).decode
 decode_page: Final = msgspec.msgpack.Decoder(Page).decode
 decode_attr: Final = msgspec.msgpack.Decoder(Attr).decode
+# What decoding raises: a string that is not UTF-8 is reported by Python's codec, not by msgspec.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 decode_layouts: Final = msgspec.msgpack.Decoder(tuple[Layout, ...]).decode
 decode_bytes: Final = msgspec.msgpack.Decoder(bytes).decode
 decode_xattrs: Final = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
@@ -225,7 +227,7 @@ def decode_failure(payload: bytes | bytearray | memoryview) -> Exception:
     """
     try:
         failure = _decode_failure(payload)
-    except msgspec.DecodeError as why:
+    except UNDECODABLE as why:
         raise errors.WorkerLied(f"failure message: {why}") from None
     message = failure.message[:MESSAGE_TEXT_MAX]
     if failure.name in _EVIDENCE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imgfs import errors, limits
@@ -176,6 +176,7 @@ def test_errors_travel_as_what_they_are(why) -> None:
     assert str(back) == str(why)
 
 
+@example(b"\x92\xa4\0\0\0\x80")  # a string that is not UTF-8
 @given(st.binary(max_size=200))
 def test_failure_messages_of_any_bytes_are_an_error_or_a_lie(payload: bytes) -> None:
     try:
