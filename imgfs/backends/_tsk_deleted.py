@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from imgfs.backends._listings import Listings
 from imgfs.backends._tsk import ALLOCATED, META_KINDS, mapped, open_file
-from imgfs.backends._tsk_list import Listings, names_of
+from imgfs.backends._tsk_list import names_of
 from imgfs.errors import ImgfsError, NotFound
 from imgfs.limits import PAGE_SECONDS
 from imgfs.model import Attr, Entry, Kind, Page
@@ -20,8 +21,9 @@ from imgfs.model import Attr, Entry, Kind, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imgfs.backends._listings import Entries
     from imgfs.backends._tsk_format import Format
-    from imgfs.backends._tsk_list import Describer, Entries
+    from imgfs.backends._tsk_list import Describer
 
 SHIFT: Final = 22  # entries of one directory: four million
 ORPHANS: Final = 1 << 62

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from imgfs.backends._listings import Listings
 from imgfs.backends._tsk import mapped, open_file
 from imgfs.backends._tsk_deleted import Deleted
 from imgfs.backends._tsk_layout import read_attribute, size_of
-from imgfs.backends._tsk_list import Describer, Listings, live_entries
+from imgfs.backends._tsk_list import Describer, live_entries
 from imgfs.errors import Malformed, NotFound
 from imgfs.limits import MAX_LINK, READ_MAX
 from imgfs.model import Attr, FilesInfo, Inline, Kind, Layout, Linear, Page, TreeInfo
 
 if TYPE_CHECKING:
+    from imgfs.backends._listings import Entries
     from imgfs.backends._tsk_format import Format
-    from imgfs.backends._tsk_list import Entries
 
 ROOT, DELETED = 0, 1  # indices of the trees
 

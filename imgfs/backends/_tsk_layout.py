@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from imgfs.backends._layouts import initialised, linear
 from imgfs.backends._tsk import (
     COMPRESSED,
     ENCRYPTED,
@@ -16,13 +16,10 @@ from imgfs.backends._tsk import (
 )
 from imgfs.errors import Malformed, NotSupported
 from imgfs.limits import INLINE_MAX, MAX_RUNS, READ_MAX
-from imgfs.model import HOLE, LOST, Foreign, Inline, Layout, Linear
+from imgfs.model import HOLE, LOST, Foreign, Inline, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-Row = tuple[int, int, int]  # logical, length, target
-_ONE = struct.Struct("=q")
+    from imgfs.backends._layouts import Row
 
 
 def rows_of(attribute: Any, size: int, block: int, volume: int) -> tuple[list[Row], int]:
@@ -74,29 +71,6 @@ def _joined(rows: list[Row]) -> list[Row]:
         else:
             joined.append((logical, length, target))
     return joined
-
-
-def initialised(rows: Iterable[Row], valid: int, size: int) -> list[Row]:
-    """Declare everything from ``valid`` to ``size`` a hole: written as such, whatever the blocks hold.
-
-    Source: NTFS valid data length ([MS-FSA] 2.1.1.5 ValidDataLength); exFAT specification 7.6.5.
-    """
-    kept = [
-        (logical, min(length, valid - logical), target) for logical, length, target in rows if logical < valid
-    ]
-    if valid < size:
-        kept.append((valid, size - valid, HOLE))
-    return kept
-
-
-def linear(size: int, rows: list[Row]) -> Linear:
-    """Build the columns; the single run of most files without the general machinery."""
-    if len(rows) == 1:
-        logical, length, target = rows[0]
-        return Linear(
-            size=size, logical=_ONE.pack(logical), length=_ONE.pack(length), target=_ONE.pack(target)
-        )
-    return Linear.of(size, rows)
 
 
 def read_attribute(file: Any, attribute: Any, offset: int, length: int) -> bytes:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from imgfs.backends._layouts import linear
+from imgfs.backends._listings import Listings
 from imgfs.backends._tsk import mapped, open_fs
 from imgfs.backends._tsk_files import TskFiles
 from imgfs.backends._tsk_format import DEFAULT, Format
-from imgfs.backends._tsk_layout import linear, read_attribute, size_of
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._tsk_layout import read_attribute, size_of
 from imgfs.backends.hfs.btree import BTree
 from imgfs.backends.hfs.catalog import FOLDER_THREAD, ROOT, Catalog, Item, with_fields
 from imgfs.backends.hfs.volume import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends import Options, Reader
-    from imgfs.backends._tsk_list import Entries
+    from imgfs.backends._listings import Entries
     from imgfs.backends.hfs.volume import Extent, Rows, Volume
 
 _DATA, _RESOURCE, _EXTENDED = 0x1100, 0x1101, 0x1102  # TSK_FS_ATTR_TYPE_HFS_*
