@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._units import Units
 from imgfs.backends.hfs import lzvn
 from imgfs.backends.hfs.volume import read_rows
 from imgfs.errors import BadUnit, Malformed, NotSupported
@@ -35,7 +35,6 @@ _WHY: Final = {
     12: "LZFSE",
 }
 _WHOLE_MAX: Final = 16 << 20  # bytes a unit within the attribute may stand for
-_KEPT: Final = 8  # decoded units
 
 
 class Compressed:
@@ -44,11 +43,11 @@ class Compressed:
     __slots__ = (
         "_count",
         "_first",
-        "_kept",
         "_reader",
         "_resource",
         "_type",
         "_unit",
+        "_units",
         "_value",
         "size",
         "unsupported",
@@ -74,7 +73,7 @@ class Compressed:
             raise Malformed(f"decmpfs: {self.size} bytes in one unit")
         self._unit = max(self.size, 1) if self._type in _HERE else UNIT
         self._value = value[_HEADER.size :]
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._units = Units(self._unit)
         self._reader: Reader | None = None
         self._resource: Rows = []
         self._first = self._count = 0
@@ -105,19 +104,10 @@ class Compressed:
         Raises:
             EvidenceError: a unit is lost, or does not decode to the bytes it stands for.
         """
-        stop = offset + length
-        parts: list[bytes] = []
-        for index in range(offset // self._unit, -(-stop // self._unit)):
-            start = index * self._unit
-            data = self._kept.get(index)
-            if data is None:
-                data = self._kept[index] = self._decoded(index, min(self.size - start, self._unit))
-                if len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-            parts.append(data[max(offset - start, 0) : stop - start])
-        return b"".join(parts)
+        return self._units.read(offset, length, self._decoded)
 
-    def _decoded(self, index: int, wanted: int) -> bytes:
+    def _decoded(self, index: int) -> bytes:
+        wanted = min(self.size - index * self._unit, self._unit)
         stored = self._value if self._type in _HERE else self._unit_of_fork(index)
         if self._type in {_ZLIB_HERE, _ZLIB_FORK}:
             data = stored[1:] if stored[:1] and stored[0] & 15 == 15 else _inflated(stored, wanted)
