@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Ino = NewType("Ino", int)  # number of a node in the mount
-Inum = NewType("Inum", int)  # number of a file as its file system counts
 
 HOLE: Final = -1  # the image says: zeros
 LOST: Final = -2  # the image does not say: an error to read

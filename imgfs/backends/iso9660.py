@@ -24,8 +24,8 @@ from imgfs.backends._iso_records import (
     records,
     rock_ridge,
 )
-from imgfs.backends._tsk_layout import linear
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._layouts import linear
+from imgfs.backends._listings import Listings
 from imgfs.errors import EvidenceError, Malformed, NotFound, NotMine
 from imgfs.model import LOST, Attr, Entry, FilesInfo, Kind, Layout, Page, TreeInfo
 

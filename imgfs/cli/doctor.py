@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HELPER: Final = Path("/usr/sbin/mount.fuse.imgfs")
-_PACKAGES: Final = {"pytsk3": "pytsk3", "pyewf": "libewf-python", "pyfwnt": "libfwnt-python"}
+_PACKAGES: Final = {"pyewf": "libewf-python", "pyfwnt": "libfwnt-python"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,5 +236,5 @@ def test_doctor_looks_without_touching() -> None:
     lines = done.stdout.splitlines()
     assert {line[:4].rstrip() for line in lines} <= {"ok", "note", "miss"}
     assert done.returncode == any(line.startswith("miss") for line in lines)
-    for word in ("Python 3", "/dev/fuse", "fusermount3", "pyfuse3", "sandbox", "pytsk3", "mount.fuse.imgfs"):
+    for word in ("Python 3", "/dev/fuse", "fusermount3", "pyfuse3", "sandbox", "libewf", "mount.fuse.imgfs"):
         assert any(word in line for line in lines), word

@@ -19,7 +19,7 @@ from imgfs.errors import EvidenceError, Malformed, NotMine
 
 if TYPE_CHECKING:
     from imgfs.backends import Reader
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.fat.volume import Volume
 
 _ROOT_MAX: Final = 4 << 20  # bytes of the root in which label and bitmap are looked for

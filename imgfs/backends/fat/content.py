@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._tsk_layout import initialised, linear
+from imgfs.backends._layouts import initialised, linear
 from imgfs.backends.fat.clusters import (
     NO_FIRST,
     REUSED,
@@ -20,7 +20,7 @@ from imgfs.errors import Malformed
 from imgfs.model import LOST, Attr, Inline, Kind
 
 if TYPE_CHECKING:
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.fat.clusters import Found, Run
     from imgfs.backends.fat.volume import Form, Item, Volume
     from imgfs.model import Layout

@@ -14,7 +14,7 @@ from imgfs.errors import EvidenceError, NotFound
 from imgfs.model import LOST
 
 if TYPE_CHECKING:
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.fat.volume import Form, Volume
 
 _PIECE: Final = 64 << 10  # bytes parsed at once: a page of short names

@@ -16,7 +16,7 @@ from imgfs.limits import PAGE_SECONDS
 from imgfs.model import Attr, Entry, FilesInfo, Kind, Layout, Linear, Page, TreeInfo
 
 if TYPE_CHECKING:
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.fat.volume import Form, Item, Volume
 
 TREES: Final = (TreeInfo("root", ROOT), TreeInfo("deleted", MIRROR | ROOT, deleted=True))

@@ -1,4 +1,4 @@
-"""HFS+ and HFSX, read here: TSK refuses directories whose thread record ends a catalog node."""
+"""HFS+ and HFSX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ BACKEND = Backend(
     rank=30,
     signatures=tuple(Signature(HEADER_AT, magic) for magic in (b"H+", b"HX", b"BD")),
     open=open_hfs,
-    imports=("pytsk3",),
-    supports="resource forks, compressed files, hard links, extended attributes; no deleted files",
+    supports="resource forks, files in zlib and LZVN, hard links, extended attributes; no deleted files",
     truth=("peer", "tsk", "corpus"),
 )

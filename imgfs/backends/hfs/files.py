@@ -1,19 +1,17 @@
 """The tree of an HFS+ volume; see ``backends.Files``.
 
-Names, numbers and extents are read here; extended attributes and compressed content (decmpfs) by TSK.
+A file has its data fork, its resource fork (``:rsrc``), and its extended attributes, each a stream too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._tsk import mapped, open_fs
-from imgfs.backends._tsk_files import TskFiles
-from imgfs.backends._tsk_format import DEFAULT, Format
-from imgfs.backends._tsk_layout import linear, read_attribute, size_of
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._layouts import linear
+from imgfs.backends._listings import Listings
 from imgfs.backends.hfs.btree import BTree
 from imgfs.backends.hfs.catalog import FOLDER_THREAD, ROOT, Catalog, Item, with_fields
+from imgfs.backends.hfs.extended import Extended
 from imgfs.backends.hfs.volume import (
     ALLOCATION,
     ATTRIBUTES,
@@ -27,20 +25,18 @@ from imgfs.backends.hfs.volume import (
     read_volume,
     rows_of,
 )
-from imgfs.errors import EvidenceError, ImgfsError, Malformed, NotFound, NotMine
-from imgfs.limits import MAX_LINK, MAX_RUNS, MAX_XATTRS
-from imgfs.model import Attr, Entry, FilesInfo, Inline, Kind, Layout, Page, TreeInfo
+from imgfs.errors import EvidenceError, Malformed, NotFound
+from imgfs.limits import MAX_LINK, MAX_RUNS
+from imgfs.model import Attr, Entry, FilesInfo, Foreign, Inline, Kind, Layout, Page, TreeInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends import Options, Reader
-    from imgfs.backends._tsk_list import Entries
+    from imgfs.backends._listings import Entries
     from imgfs.backends.hfs.volume import Extent, Rows, Volume
 
-_DATA, _RESOURCE, _EXTENDED = 0x1100, 0x1101, 0x1102  # TSK_FS_ATTR_TYPE_HFS_*
-_ALL_XATTRS: Final = 8 << 20  # of one file: half a message
-_RSRC: Final = 2  # number of the stream; those above are TSK's
+_RSRC: Final = 2  # number of the stream; those above count the attributes
 _FORK_TYPES: Final = {0: 0x00, _RSRC: 0xFF}  # in keys of the extents overflow file
 _SPECIAL: Final = {
     b"$ExtentsFile": EXTENTS,
@@ -60,7 +56,7 @@ class HfsFiles:
         self._reader = reader
         self._volume = volume
         self._overflow: BTree | None = None
-        self._tsk: TskFiles | None = None
+        self._extended = Extended(reader, volume, self._rows)
         fork = volume.forks[CATALOG]
         rows = self._rows(CATALOG, 0, fork)
         self._catalog = Catalog(reader, rows, fork, volume.block, extended=volume.extended)
@@ -98,8 +94,11 @@ class HfsFiles:
         item = self._item(tree, inum)
         if item.attr.kind not in {Kind.REG, Kind.LNK} and not stream:
             return (Inline(b""),)
-        if stream not in _FORK_TYPES or (item.compressed and not stream):
-            return self._through_tsk().layout(0, inum, stream)
+        if stream not in _FORK_TYPES:
+            return (self._extended.layout(item, stream - _RSRC - 1),)
+        packed = None if stream else self._extended.opened(item)
+        if packed is not None:
+            return (Foreign(size=packed.size, why="decmpfs") if packed.size else Inline(b""),)
         fork = item.resource if stream else item.data
         return (self._layout(inum, stream, fork),)
 
@@ -113,26 +112,13 @@ class HfsFiles:
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
         """Return extended attributes."""
-        item = self._item(tree, inum)
-        if not item.extra and not item.compressed:
-            return {}
-        return self._through_tsk().xattrs(0, inum)
+        return self._extended.xattrs(self._item(tree, inum))
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes of compressed content."""
-        self._item(tree, inum)
-        return self._through_tsk().read(0, inum, stream, offset, length)
-
-    def _through_tsk(self) -> TskFiles:
-        if self._tsk is None:
-            form = Format(
-                content=frozenset({_DATA, DEFAULT}),
-                named=frozenset({_EXTENDED}),
-                xattrs=_xattrs,
-            )
-            fs = open_fs(self._reader, "HFS")
-            self._tsk = TskFiles(fs, form, self.info, self._volume.held)
-        return self._tsk
+        if stream:
+            raise Malformed(f"catalog number {inum}: stream {stream} is not compressed")
+        return self._extended.read(self._item(tree, inum), offset, length)
 
     def _item(self, tree: int, inum: int) -> Item:
         if tree:
@@ -169,27 +155,32 @@ class HfsFiles:
         """Return the entry of a file and, after it, those of its streams."""
         attr, damaged = item.attr, item.attr.damaged
         layout: tuple[Layout, ...] | None = None
-        others: Entries = []
         if attr.kind != Kind.REG:
             return [Entry(name, attr)]
-        if item.compressed or item.extra:
-            try:
-                told = self._through_tsk().described(attr.inum, name)
-            except (ImgfsError, NotMine) as why:
-                damaged = f"what TSK knows of it is missing: {why}"
+        extras, missing = self._extended.of(item)
+        damaged = damaged or missing
+        try:
+            packed = self._extended.compressed(item, extras, missing)
+        except EvidenceError as why:
+            damaged = damaged or why.message
+        else:
+            if packed is None:
+                layout = self._short(item.data)
             else:
-                others = [entry for entry in told if entry.stream > _RSRC]
-                if item.compressed and told:
-                    attr = with_fields(attr, size=told[0].attr.size)
-                    layout = told[0].layout
-        if not item.compressed:
-            layout = self._short(item.data)
+                attr, damaged = with_fields(attr, size=packed.size), damaged or packed.unsupported
+                if packed.size and not packed.unsupported:
+                    layout = (Foreign(size=packed.size, why="decmpfs"),)
         found = [Entry(name, with_fields(attr, damaged=damaged) if damaged else attr, 0, layout)]
         if item.resource.size:
             fork = item.resource
             changed = with_fields(item.attr, size=fork.size, allocated=fork.blocks * self._volume.block)
             found.append(Entry(name + b":rsrc", changed, _RSRC, self._short(fork)))
-        return found + others
+        for stream, extra in enumerate(extras, _RSRC + 1):
+            blocks = sum(count for _, count in extra.extents)
+            changed = with_fields(item.attr, size=extra.size, allocated=blocks * self._volume.block)
+            short = (Inline(extra.value),) if extra.value is not None else None
+            found.append(Entry(name + b":" + extra.name, changed, stream, short))
+        return found
 
     def _short(self, fork: Fork) -> tuple[Layout, ...] | None:
         """Return the layout of a fork of one or two extents, None: it is asked for when it is opened."""
@@ -252,15 +243,3 @@ def open_hfs(reader: Reader, _options: Options) -> HfsFiles:
         Malformed: an impossible block size, or no catalog.
     """
     return HfsFiles(reader, read_volume(reader))
-
-
-def _xattrs(file: Any) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    room = _ALL_XATTRS
-    with mapped("xattrs"):
-        for attribute in file:
-            name, size = attribute.info.name, size_of(attribute)
-            if int(attribute.info.type) == _EXTENDED and name and size <= min(room, MAX_XATTRS):
-                found[bytes(name)] = read_attribute(file, attribute, 0, size)
-                room -= size
-    return found

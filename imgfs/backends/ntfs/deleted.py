@@ -26,7 +26,7 @@ from imgfs.model import Attr, Entry, Inline, Kind, Layout, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imgfs.backends._tsk_list import Entries
+    from imgfs.backends._listings import Entries
     from imgfs.backends.ntfs.index import Name, Parents
     from imgfs.backends.ntfs.scan import Statements
     from imgfs.backends.ntfs.volume import Volume

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from imgfs.backends._tsk_layout import linear
+from imgfs.backends._layouts import linear
 from imgfs.backends.ntfs.record import (
     ATTRIBUTE_LIST,
     COMPRESSED,

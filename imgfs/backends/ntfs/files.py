@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._listings import Listings
 from imgfs.backends.ntfs.deleted import FORMER, ORPHANS, Deleted
 from imgfs.backends.ntfs.describe import Describer
 from imgfs.backends.ntfs.index import Index

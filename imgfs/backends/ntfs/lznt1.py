@@ -5,9 +5,9 @@ Source: [MS-XCA] 2.5 (LZNT1); NTFS documentation of the Linux-NTFS project, "Com
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._units import Units
 from imgfs.errors import BadUnit, Malformed
 from imgfs.model import HOLE
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 4096  # bytes a chunk stands for
 _UNIT_MAX: Final = 4 << 20  # [MS-FSCC]: 16 clusters; ours reach 2 MiB, formats in use stop at 64 KiB
-_KEPT: Final = 8  # decoded units
 
 
 class Packed:
@@ -26,7 +25,7 @@ class Packed:
     ``extents`` covers whole clusters: holes behind stored clusters say that a unit is packed.
     """
 
-    __slots__ = ("_extents", "_kept", "_reader", "_unit", "_valid", "size")
+    __slots__ = ("_extents", "_reader", "_unit", "_units", "_valid", "size")
 
     def __init__(self, reader: Reader, extents: Extents, size: int, valid: int, unit: int) -> None:
         if not 512 <= unit <= _UNIT_MAX:
@@ -35,7 +34,7 @@ class Packed:
         self._extents = extents
         self._valid = min(valid, size)
         self._unit = unit
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._units = Units(unit)
         self.size = size
 
     def read(self, offset: int, length: int) -> bytes:
@@ -44,20 +43,11 @@ class Packed:
         Raises:
             EvidenceError: clusters are lost, or a unit does not decode.
         """
-        stop = offset + length
-        parts: list[bytes] = []
-        for index in range(offset // self._unit, -(-stop // self._unit)):
-            start = index * self._unit
-            data = self._kept.get(index)
-            if data is None:
-                data = self._kept[index] = self._decoded(start)
-                if len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-            parts.append(data[max(offset - start, 0) : stop - start])
-        return b"".join(parts)
+        return self._units.read(offset, length, self._decoded)
 
-    def _decoded(self, start: int) -> bytes:
+    def _decoded(self, index: int) -> bytes:
         """Return one unit: what lies beyond the valid length reads as zeros, whatever is stored."""
+        start = index * self._unit
         wanted = min(max(self._valid - start, 0), self._unit)
         if not wanted:
             return bytes(self._unit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from imgfs.backends._tsk_layout import initialised
+from imgfs.backends._layouts import initialised
 from imgfs.errors import LostBytes, Malformed
 from imgfs.limits import MAX_SIZE
 from imgfs.model import HOLE, LOST
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends import Reader
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
 
 
 def pairs(record: bytes, at: int, stop: int, cluster: int, logical: int = 0) -> tuple[list[Row], int]:

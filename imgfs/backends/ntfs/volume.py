@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends import Reader
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.ntfs.boot import Boot
 
 _LISTED = struct.Struct("<IHBBQQH")  # type, length, letters, name, lowest, reference, id

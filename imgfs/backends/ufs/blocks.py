@@ -15,7 +15,7 @@ from imgfs.model import HOLE, LOST
 
 if TYPE_CHECKING:
     from imgfs.backends import Reader
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.ufs.structures import Inode, Superblock
     from imgfs.backends.ufs.tables import Tables
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._deleted import EMPTY
-from imgfs.backends._tsk_layout import linear
+from imgfs.backends._layouts import linear
 from imgfs.backends.ufs.blocks import rows_of
 from imgfs.errors import Malformed, NotFound
 from imgfs.limits import MAX_LINK

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgfs.backends._deleted import SHIFT, Deleted
 from imgfs.backends._deleted_source import Damage
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._listings import Listings
 from imgfs.backends.ufs.content import layout_of, target_of
 from imgfs.backends.ufs.deleted import DeletedUfs
 from imgfs.backends.ufs.directory import live_names

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends import Reader
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.ufs.structures import Superblock
 
 _CHUNK: Final = 32 << 10  # bytes of an inode table read at once: a page of a directory needs a few

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from imgfs.backends._deleted import EMPTY, ORPHANS
-from imgfs.backends._tsk_layout import linear
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._layouts import linear
+from imgfs.backends._listings import Listings
 from imgfs.backends.yaffs2.structures import ROOT
 from imgfs.errors import NotFound
 from imgfs.model import HOLE, LOST, Attr, Entry, Kind, Layout, Linear, Page

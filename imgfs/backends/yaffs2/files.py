@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgfs.backends._deleted import EMPTY
-from imgfs.backends._tsk_layout import linear
-from imgfs.backends._tsk_list import Listings
+from imgfs.backends._layouts import linear
+from imgfs.backends._listings import Listings
 from imgfs.backends.yaffs2.deleted import TOP, Deleted
 from imgfs.backends.yaffs2.history import Life, lives_of
 from imgfs.backends.yaffs2.objects import Objects

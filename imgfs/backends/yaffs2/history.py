@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imgfs.backends import Reader
-    from imgfs.backends._tsk_layout import Row
+    from imgfs.backends._layouts import Row
     from imgfs.backends.yaffs2.structures import Geometry, Object
 
 _MAX_HEADERS: Final = 1 << 19  # and
