@@ -27,6 +27,11 @@ CODED: Final = 0x8000_0000  # bit of a Chunked table entry: the unit is compress
 UNIT_HOLE: Final = 0xFFFF_FFFF
 UNIT_LOST: Final = 0xFFFF_FFFE
 
+PACKED_ROW: Final = 16  # bytes of a row of a Packed table
+PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: its bytes are stored verbatim
+PACKED_HOLE: Final = 2
+PACKED_LOST: Final = 4
+
 
 # --- addresses ------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,24 @@ class Chunked(msgspec.Struct, frozen=True, kw_only=True, tag="chunked"):
     which: bytes = b""
 
 
+class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
+    """Units of one decoded size, each with an explicit place in lowers[which].
+
+    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_HOLE,
+    PACKED_LOST or none of them). Units may lie in any order, overlap, and have gaps between them; the
+    last may be shorter than ``unit``, which counts decoded bytes. ``which`` counts as in Linear.
+
+    Shapes:
+        table rows[n] of 16 bytes: n = ceil(size / unit); empty: the rows lie in the memory file of the reply
+    """
+
+    size: int
+    unit: int
+    codec: Codec
+    table: bytes
+    which: int = 0
+
+
 class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     """Bytes only the worker can produce, through its ``read`` verb. ``why`` is counted and shown."""
 
@@ -178,7 +201,7 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     why: str = ""
 
 
-Layout = Inline | Linear | Chunked | Foreign
+Layout = Inline | Linear | Chunked | Packed | Foreign
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -233,6 +256,16 @@ class FilesInfo(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_fiel
     notes: tuple[str, ...] = ()
 
 
+def plain(name: str) -> bool:
+    """Say whether a name that an image gives is that of one file in one folder, and nothing else."""
+    return (
+        0 < len(name.encode("utf-8", "surrogatepass")) <= 255
+        and name not in (".", "..")
+        and name.isprintable()
+        and "/" not in name
+    )
+
+
 # --- media and volumes ------------------------------------------------------------------------------
 class SlotKind(IntEnum):
     """What a slot of a volume system is."""
@@ -271,7 +304,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     """The contents of a container: the last of ``layouts`` is the media.
 
     ``metadata`` is what the examiner wrote; ``digests`` maps md5, sha1, sha256 to stored hex digests;
-    ``lost`` names ranges [start, stop) of the media with the reason.
+    ``lost`` names ranges [start, stop) of the media with the reason. ``wants`` are names of further host
+    files, as the image spells them: claims. One that is a plain name beside the file the analyst named is
+    brought, and the media opened again; without it some ranges are lost.
     """
 
     layouts: tuple[Layout, ...]
@@ -281,6 +316,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     digests: dict[str, str] = {}
     lost: tuple[tuple[int, int, str], ...] = ()
     notes: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
 
 
 Opened = Media | VolumeTable | FilesInfo

@@ -9,8 +9,9 @@ from imgfs.block.chunks import ChunkMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
+from imgfs.block.packed import PackedMap
 from imgfs.errors import Malformed
-from imgfs.model import Chunked, Foreign, Inline, Linear
+from imgfs.model import PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +30,7 @@ def build(
 ) -> ByteSource:
     """Return the source the last of ``layouts`` describes, checked and flattened.
 
-    ``table`` is the memory file of the reply: Chunked layouts without a table of their own take
+    ``table`` is the memory file of the reply: Chunked and Packed layouts without a table of their own take
     their rows from it, one after the other. ``foreign`` reads (offset, length) of a Foreign layout.
 
     Raises:
@@ -47,13 +48,17 @@ def build(
                 sources.append(Memory(data))
             case Linear():
                 sources.append(ExtentMap.checked(layout, sources, spec).compose())
-            case Chunked():
+            case Chunked() | Packed():
                 rows: bytes | memoryview = layout.table
                 if not rows and table is not None and layout.unit > 0 and layout.size > 0:
-                    length = 4 * -(-layout.size // layout.unit)
+                    row = 4 if isinstance(layout, Chunked) else PACKED_ROW
+                    length = row * -(-layout.size // layout.unit)
                     rows = table.cast("B")[rows_at : rows_at + length]
                     rows_at += length
-                sources.append(ChunkMap.checked(layout, sources, spec, rows))
+                if isinstance(layout, Chunked):
+                    sources.append(ChunkMap.checked(layout, sources, spec, rows))
+                else:
+                    sources.append(PackedMap.checked(layout, sources, spec, rows))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.errors import WorkerLied
-from imgfs.model import LOST, Chunked, FilesInfo, Foreign, Inline, Linear, Media, VolumeTable
+from imgfs.model import (
+    LOST,
+    PACKED_ROW,
+    Chunked,
+    FilesInfo,
+    Foreign,
+    Inline,
+    Linear,
+    Media,
+    Packed,
+    VolumeTable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
     from imgfs.worker.wire import OpenReply
 
 NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel shows
+WANTS_MAX: Final = 64  # further host files one opening may name: two a level of a chain of 32
 TEXT_MAX: Final = 64 * limits.KIB  # characters of labels, notes and examiners' words together
 STREAM_MAX: Final = 0xFFFF_FFFF
 INT64: Final = 1 << 63
@@ -89,6 +101,7 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise WorkerLied(f"{len(layouts)} layouts")
     lowers = list(tickets)
+    needed = 0  # bytes of the memory file
     for layout in layouts:
         match layout:
             case Inline():
@@ -97,13 +110,20 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
             case Linear():
                 _check_linear(layout, lowers)
             case Chunked():
-                _check_chunked(layout, lowers, table)
+                needed += _check_units(layout, 4)
+                _check_chunked(layout, lowers)
+            case Packed():
+                needed += _check_units(layout, PACKED_ROW)
+                if not 0 <= layout.which < len(lowers):
+                    raise WorkerLied("a lower source that does not exist")
             case Foreign():
                 if len(layout.why) > NAME_MAX:
                     raise WorkerLied("foreign layout with a reason too long")
         if not 0 <= layout.size <= limits.MAX_SIZE:
             raise WorkerLied(f"layout of {layout.size} bytes")
         lowers.append(layout.size)
+    if needed != max(table, 0):
+        raise WorkerLied(f"rows of {needed} bytes in a memory file of {table}")
 
 
 def _check_linear(layout: Linear, lowers: Sequence[int]) -> None:
@@ -141,12 +161,18 @@ def _check_run(layout: Linear, lower: int) -> None:
         raise WorkerLied(f"run at {target} of {length} bytes leaves its source of {lower} bytes")
 
 
-def _check_chunked(layout: Chunked, lowers: Sequence[int], table: int) -> None:
+def _check_units(layout: Chunked | Packed, row: int) -> int:
+    """Return how many bytes of the memory file a unit table takes."""
     if not 0 < layout.unit <= limits.MAX_UNIT or not 0 <= layout.size <= limits.MAX_SIZE:
         raise WorkerLied(f"units of {layout.unit} bytes in {layout.size}")
     units = -(-layout.size // layout.unit)
-    if (len(layout.table) or max(table, 0)) != 4 * units:
-        raise WorkerLied(f"table of {len(layout.table) or table} bytes for {units} units")
+    if len(layout.table) not in (0, row * units):
+        raise WorkerLied(f"table of {len(layout.table)} bytes for {units} units")
+    return 0 if layout.table else row * units
+
+
+def _check_chunked(layout: Chunked, lowers: Sequence[int]) -> None:
+    units = -(-layout.size // layout.unit)
     first, base, ends = _int64(layout.first), _int64(layout.base), _int64(layout.ends)
     count = len(first)
     if not (count == len(base) == len(ends)):
@@ -219,6 +245,8 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
 def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     check_layouts(media.layouts, tickets, table=table)
     size = media.layouts[-1].size
+    if len(media.wants) > WANTS_MAX or any(len(name) > limits.MAX_NAME for name in media.wants):
+        raise WorkerLied(f"{len(media.wants)} further files")
     _check_sector(media.sector)
     _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)
     _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))
