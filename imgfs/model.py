@@ -22,6 +22,7 @@ Inum = NewType("Inum", int)  # number of a file as its file system counts
 
 HOLE: Final = -1  # the image says: zeros
 LOST: Final = -2  # the image does not say: an error to read
+LINEAR_ROW: Final = 26  # bytes of a run in the memory file of a reply
 
 CODED: Final = 0x8000_0000  # bit of a Chunked table entry: the unit is compressed
 UNIT_HOLE: Final = 0xFFFF_FFFF
@@ -122,7 +123,8 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, tag="linear"):
 
     Columns are parallel, of length n, sorted by ``logical``, not overlapping. What no run covers is
     LOST: a back-end that means zeros says HOLE. ``which`` counts the tickets of the worker first and
-    the earlier layouts of the same reply after them; empty means ticket 0.
+    the earlier layouts of the same reply after them; empty means ticket 0. ``rows`` > 0: the columns are
+    empty here, and lie in the memory file of the reply, one behind the other, of that many rows.
 
     Shapes:
         logical int64[n]: offset in the stream
@@ -136,6 +138,7 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, tag="linear"):
     length: bytes
     target: bytes
     which: bytes = b""
+    rows: int = 0
 
     @classmethod
     def of(cls, size: int, runs: Iterable[tuple[int, int, int]], which: Iterable[int] = ()) -> Linear:

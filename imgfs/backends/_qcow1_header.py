@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
-from imgfs.backends._qcow2_header import MAGIC, Header
+from imgfs.backends._qcow2_header import MAGIC, Header, backing_name
 from imgfs.backends._qcow_tables import Tables
 from imgfs.errors import Malformed, NotMine, NotSupported
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from imgfs.backends import Reader
 
 _HEADER: Final = struct.Struct(">4sIQIIQBB2xIQ")
-_MAX_NAME: Final = 1023
 
 
 def read_first(reader: Reader) -> tuple[Header, Tables]:
@@ -46,9 +45,7 @@ def read_first(reader: Reader) -> tuple[Header, Tables]:
     span = 1 << bits + l2_bits
     header = Header(version=1, size=size, cluster=1 << bits, l1_at=l1_at, l1_entries=-(-size // span))
     if name_at:
-        if name_length > _MAX_NAME:
-            header.notes.append(f"a backing file with a name of {name_length} bytes")
-        header.backing = reader.read(name_at, name_length) if name_length <= _MAX_NAME else b""
+        header.backing = backing_name(reader, name_at, name_length, header.notes)
     return header, Tables(
         size=size,
         cluster=header.cluster,

@@ -108,13 +108,19 @@ def read_header(reader: Reader) -> Header:
     if features & _DATA_FILE:
         header.data_file = extensions.get(_DATA_NAME, b"")
     if name_at:
-        if name_length > _MAX_NAME:
-            header.notes.append(f"a backing file with a name of {name_length} bytes")
-        header.backing = reader.read(name_at, name_length) if name_length <= _MAX_NAME else b""
+        header.backing = backing_name(reader, name_at, name_length, header.notes)
         header.backing_format = extensions.get(_BACKING_FORMAT, b"").decode("latin-1")
     if snapshots:
         header.notes += _snapshots(reader, listed_at, snapshots)
     return header
+
+
+def backing_name(reader: Reader, at: int, length: int, notes: list[str]) -> bytes:
+    """Return the name of a backing file, which all versions store alike; empty: nobody can say it."""
+    if length > _MAX_NAME or at + length > reader.size:
+        notes.append(f"a backing file whose name is said to be {length} bytes at {at}")
+        return b""
+    return reader.read(at, length)
 
 
 def _judge(header: Header, features: int, raw: bytes, length: int, extensions: dict[int, bytes]) -> None:

@@ -15,7 +15,7 @@ from imgfs.backends._qcow2_header import MAGIC, read_second
 from imgfs.backends._qcow_runs import MAX_RUNS, Below, Runs
 from imgfs.backends._qcow_tables import walk
 from imgfs.errors import EvidenceError, NotMine, NotSupported
-from imgfs.model import Codec, Media, Packed, plain
+from imgfs.model import LINEAR_ROW, Codec, Media, Packed, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _PARSERS: Final = {1: read_first, 3: read_second}  # by version; 3 stands for 2, too
 MAX_CHAIN: Final = 32
-_TABLE_INLINE: Final = 4 * limits.MIB  # the runs share the message with the rows
 _RAW: Final = {"raw", "file", "host_device"}
 _OWN: Final = {"qcow", "qcow2"}
 # Containers that a backing file without a stated format may be: their bytes are not the disk's.
@@ -187,7 +186,8 @@ def _media(reader: Reader, chain: _Chain) -> Media:
     """Lay the images over each other, the lowest first."""
     images = chain.images
     tickets = 1 + len(reader.others)
-    inline = 16 * sum(len(image.runs.rows) // 2 for image in images) <= _TABLE_INLINE
+    spent = sum(8 * len(image.runs.rows) + LINEAR_ROW * len(image.runs) for image in images)
+    inline = spent <= limits.TABLE_INLINE
     layouts: list[Layout] = []
     below = chain.end
     for image in reversed(images):
@@ -204,7 +204,8 @@ def _media(reader: Reader, chain: _Chain) -> Media:
                     which=image.data,
                 )
             )
-        layouts.append(runs.linear(header.size, image.data, packed, below))
+        runs.settle(image.data, packed, below)
+        layouts.append(runs.linear(header.size, inline=inline))
         below = Below(which=tickets + len(layouts) - 1, size=header.size, lost=tuple(runs.lost))
     if not inline:
         reader.write_table(_rows(reversed(images)))
@@ -224,9 +225,10 @@ def _media(reader: Reader, chain: _Chain) -> Media:
 
 def _rows(images: Iterator[Image]) -> Iterator[bytes]:
     for image in images:
-        raw = memoryview(image.runs.rows).cast("B")
-        for at in range(0, len(raw), limits.MIB):
-            yield bytes(raw[at : at + limits.MIB])
+        for column in (image.runs.rows, *image.runs.columns()):
+            if column:
+                raw = memoryview(column).cast("B")
+                yield from (bytes(raw[at : at + limits.MIB]) for at in range(0, len(raw), limits.MIB))
 
 
 def _facts(images: Sequence[Image]) -> dict[str, str]:

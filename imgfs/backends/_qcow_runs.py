@@ -9,6 +9,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from imgfs import limits
 from imgfs.model import HOLE, LOST, PACKED_CODED, Linear
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ BELOW: Final = 2
 DATA: Final = 3
 PACKED: Final = 4
 
-MAX_RUNS: Final = 400_000  # of a whole chain: 26 bytes each, in a message of 16 MiB
+MAX_RUNS: Final = limits.MAX_RUNS  # of a whole chain
 MAX_ROWS: Final = 32 << 20  # compressed clusters: half the memory of a worker
 MAX_LOST: Final = 1000  # ranges that are named; what is beyond is lost all the same
 
@@ -53,13 +54,14 @@ class Below:
 class Runs:
     """Runs in order, without gaps. ``rows`` are those of ``model.Packed``."""
 
-    __slots__ = ("_kinds", "_lengths", "_starts", "_targets", "limit", "lost", "rows", "unlisted")
+    __slots__ = ("_kinds", "_lengths", "_starts", "_targets", "_which", "limit", "lost", "rows", "unlisted")
 
     def __init__(self, limit: int = MAX_RUNS) -> None:
         self._starts = array("q")
         self._lengths = array("q")
         self._targets = array("q")
         self._kinds = array("B")
+        self._which = array("H")
         self.rows = array("Q")
         self.lost: list[Lost] = []
         self.unlisted = 0  # ranges that are lost and not in ``lost``
@@ -132,19 +134,24 @@ class Runs:
         self.limit += 1
         self.gone(at, size - at, f"the disk is in more than {self.limit - 1} pieces")
 
-    def linear(self, size: int, data: int, packed: int, below: Below | None) -> Linear:
-        """Return the layout over lowers ``data`` and ``packed`` and the image below; None: there is none."""
+    def settle(self, data: int, packed: int, below: Below | None) -> None:
+        """Lay the runs over lowers ``data`` and ``packed`` and the image below; None: there is none."""
         which = {DATA: max(data, 0), PACKED: max(packed, 0)}
         if below is not None and below.which >= 0:
             which[BELOW] = below.which
         self._settle(below)
-        return Linear(
-            size=size,
-            logical=self._starts.tobytes(),
-            length=self._lengths.tobytes(),
-            target=self._targets.tobytes(),
-            which=array("H", [which.get(kind, 0) for kind in self._kinds]).tobytes(),
-        )
+        self._which = array("H", [which.get(kind, 0) for kind in self._kinds])
+
+    def linear(self, size: int, *, inline: bool) -> Linear:
+        """Return the layout of settled runs; not ``inline``: its columns go to the memory file."""
+        columns = [column.tobytes() if inline else b"" for column in self.columns()]
+        logical, length, target, which = columns
+        rows = 0 if inline else len(self._starts)
+        return Linear(size=size, logical=logical, length=length, target=target, which=which, rows=rows)
+
+    def columns(self) -> tuple[array[int], array[int], array[int], array[int]]:
+        """Return the columns of settled runs, as ``model.Linear`` orders them."""
+        return self._starts, self._lengths, self._targets, self._which
 
     def _settle(self, below: Below | None) -> None:
         """Turn what is left to an image below into what that means."""

@@ -84,7 +84,7 @@ def walk(reader: Reader, tables: Tables, runs: Runs) -> list[str]:
     taker = _Taker(tables, runs)
     take = taker.first if tables.one else taker.extended if tables.extended else taker.standard
     try:
-        _walk(reader, tables, runs, _words(reader.read(tables.l1_at, 8 * held)), take)
+        _walk(reader, tables, runs, _words(reader.read(tables.l1_at, 8 * held) if held else b""), take)
         at = held * span
         runs.gone(at, tables.size - at, "no first table for these clusters")
     except TooManyRuns as full:

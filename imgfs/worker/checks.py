@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs import limits
 from imgfs.errors import WorkerLied
 from imgfs.model import (
+    LINEAR_ROW,
     LOST,
     PACKED_ROW,
     Chunked,
@@ -95,8 +96,9 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
         WorkerLied: none at all, columns of unequal length, runs that overlap, go backwards or leave their
             source, a lower source that does not exist.
     """
-    if len(layouts) == 1 and type(layouts[0]) is Linear and len(layouts[0].logical) == 8 and tickets:
-        _check_linear(layouts[0], tickets)  # what most files of a page are
+    first = layouts[0] if len(layouts) == 1 else None
+    if type(first) is Linear and len(first.logical) == 8 and not first.rows and table < 0 and tickets:
+        _check_linear(first, tickets)  # what most files of a page are
         return
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise WorkerLied(f"{len(layouts)} layouts")
@@ -107,6 +109,8 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
             case Inline():
                 if len(layout.data) > limits.INLINE_MAX:
                     raise WorkerLied(f"inline content of {len(layout.data)} bytes")
+            case Linear() if layout.rows:  # ``block.build`` looks at them
+                needed += _check_rows(layout)
             case Linear():
                 _check_linear(layout, lowers)
             case Chunked():
@@ -124,6 +128,19 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
         lowers.append(layout.size)
     if needed != max(table, 0):
         raise WorkerLied(f"rows of {needed} bytes in a memory file of {table}")
+
+
+def _check_rows(layout: Linear) -> int:
+    """Return how many bytes of the memory file runs take that are not in the message."""
+    if (
+        not 0 < layout.rows <= limits.MAX_RUNS
+        or layout.logical
+        or layout.length
+        or layout.target
+        or layout.which
+    ):
+        raise WorkerLied(f"{layout.rows} runs in the memory file, and some in the message")
+    return LINEAR_ROW * layout.rows
 
 
 def _check_linear(layout: Linear, lowers: Sequence[int]) -> None:

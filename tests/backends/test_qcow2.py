@@ -8,12 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
 
+from imgfs import limits
 from imgfs.backends import Options, discover
-from imgfs.errors import Malformed, NotMine, NotSupported
+from imgfs.errors import Malformed, NotMine, NotSupported, WorkerLied
 from imgfs.model import Linear, Media, Packed
+from imgfs.session import open_session
+from imgfs.settings import Settings
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.media import check_media
+from imgfs.worker.checks import check_layouts
 from tests.backends.qcowimages import convert, io, media_bytes, needs_qemu, number, patch, qemu, raw_bytes
 from tests.backends.test_ewf import read_all
 
@@ -244,3 +249,66 @@ def test_the_contract_of_containers_holds_on_damaged_images(options, packed, raw
     small.write_bytes(media_bytes(700 * 512, seed=3))
     image = convert(small, tmp_path / "image.qcow2", options=options, packed=packed)
     check_media("qcow2", {"image.qcow2": image.read_bytes()}, small.read_bytes(), seeds=50)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_more_than_a_message_holds_travels_in_the_memory_file(packed, raw, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(limits, "TABLE_INLINE", 100)
+    image = convert(raw, tmp_path / "image.qcow2", options="cluster_size=4k", packed=packed)
+    media, table = opened([image])
+    runs = media.layouts[-1]
+    assert isinstance(runs, Linear)
+    assert runs.rows > 4
+    assert not runs.logical
+    assert len(table) >= 26 * runs.rows
+    check_layouts(media.layouts, [image.stat().st_size], table=len(table))
+    assert content([image]) == raw.read_bytes()
+    with pytest.raises(Malformed):
+        read_all([image], media, table=table[:-1])
+    with pytest.raises(Malformed):
+        read_all([image], media)
+    for length in (len(table) - 1, len(table) + 26, -1):
+        with pytest.raises(WorkerLied):
+            check_layouts(media.layouts, [image.stat().st_size], table=length)
+
+
+def test_a_disk_in_too_many_pieces_is_read_as_far_as_they_are_counted(tmp_path, monkeypatch) -> None:
+    image = tmp_path / "image.qcow2"
+    qemu("create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image, "1M")
+    io(image, *(f"write -P {number_ + 1} {number_ * 2048} 512" for number_ in range(100)))
+    truth = raw_bytes(image, tmp_path)
+    monkeypatch.setattr("imgfs.backends._qcow_chain.MAX_RUNS", 50)
+    media, _ = opened([image])
+    ((start, stop, why),) = media.lost
+    assert (start, stop) == (25 * 2048, 1 << 20)
+    assert "more than 50 pieces" in why
+    assert content([image], lost_zero=True) == truth[:start] + bytes(stop - start)
+
+
+def test_an_image_in_a_million_pieces_opens_through_a_worker(tmp_path) -> None:
+    """Clusters of a 64 GiB disk in an order of their own: their runs take more room than a message has."""
+    tables, cluster = 128, 1 << 16
+    path = tmp_path / "image.qcow2"
+    with path.open("wb") as file:
+        fields = (b"QFI\xfb", 2, 0, 0, 16, tables << 29, 0, tables, cluster, 0, 0, 0, 0)
+        file.write(struct.pack(">4sIQIIQIIQQIIQ", *fields))
+        file.seek(cluster)
+        file.write(struct.pack(f">{tables}Q", *(2 * cluster + step * cluster for step in range(tables))))
+        data_at = 1 << 30
+        for step in range(tables):
+            file.seek(2 * cluster + step * cluster)
+            entries = [data_at + (step * 8192 + (index ^ 1)) * cluster for index in range(8192)]
+            file.write(struct.pack(">8192Q", *entries))
+        file.truncate(data_at + (tables << 29))
+        file.seek(data_at + ((tables << 13) - 1) * cluster)
+        file.write(b"last but one" * 100)
+
+    async def run() -> None:
+        async with open_session([path], Settings()) as session:
+            await session.resolve()
+            layer = next(iter(session.layers))
+            assert (layer.state, layer.notes, layer.lost) == ("open", [], [])
+            file = await session.open(await session.find([b"image.qcow2", b"disk.raw"]))
+            assert bytes(await file.read((tables << 29) - 2 * cluster, 12)) == b"last but one"
+
+    trio.run(run)

@@ -181,6 +181,15 @@ def test_files_beside_the_image_are_brought_by_the_session(tmp_path) -> None:
     assert files == 1
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_raw_disk_that_begins_like_an_image_stays_readable(version, tmp_path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(b"QFI\xfb" + version.to_bytes(4, "big") + media_bytes(1 << 18)[8:])
+    layer, data, _ = trio.run(mounted, image)
+    assert layer.state in {"damaged", "unsupported"}
+    assert data == image.read_bytes()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -237,10 +246,11 @@ def test_names_that_lead_elsewhere_bring_nothing(name, kind, tmp_path) -> None:
         assert layer.notes
 
 
-def test_a_huge_name_is_refused(tmp_path) -> None:
+@pytest.mark.parametrize("place", [(0x8000, 0xFFFF_FFFF), (0x8000, 1024), (1 << 60, 10), (2**64 - 1, 1)])
+def test_a_name_that_cannot_be_is_refused(place, tmp_path) -> None:
     image = tmp_path / "image.qcow2"
     qemu("create", "-q", "-f", "qcow2", image, "128k")
-    patch(image, 8, struct.pack(">QI", 0x8000, 0xFFFF_FFFF))
+    patch(image, 8, struct.pack(">QI", *place))
     media, _ = opened([image])
     assert media.lost == ((0, 128 << 10, "the backing file '' is not at hand"),)
     assert not media.wants
