@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LENGTH: Final = 0xFFFF_FFFF
 _FLAGS: Final = 32  # bits the flags are shifted by in the second word of a row
 # A strip is one read. What lies between its units is read too: alignment, tables, units of elsewhere.
-_GAPS: Final = 256 * limits.KIB
+_GAPS: Final = 1 * limits.MIB
 
 
 class PackedMap(UnitMap):

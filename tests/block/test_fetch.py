@@ -173,7 +173,8 @@ async def test_units_in_any_order_are_read_in_strips_where_they_are_near(gap, tm
     stored, claim = placed(contents, 32768, order, gap)
     file = image(tmp_path, stored)
     source = build([claim], [file], "test")
-    assert len(source.plan(0, source.size)) == (200 if gap == 60_000 else 7)
+    strips = 193 if gap == 60_000 else 7  # the last strip is short, and so is what lies between its units
+    assert len(source.plan(0, source.size)) == strips
     async with open_fetcher() as fetcher:
         for start in range(0, source.size, 1 << 20):
             stop = min(start + (1 << 20), source.size)
