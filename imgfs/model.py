@@ -21,10 +21,16 @@ Ino = NewType("Ino", int)  # number of a node in the mount
 
 HOLE: Final = -1  # the image says: zeros
 LOST: Final = -2  # the image does not say: an error to read
+LINEAR_ROW: Final = 26  # bytes of a run in the memory file of a reply
 
 CODED: Final = 0x8000_0000  # bit of a Chunked table entry: the unit is compressed
 UNIT_HOLE: Final = 0xFFFF_FFFF
 UNIT_LOST: Final = 0xFFFF_FFFE
+
+PACKED_ROW: Final = 16  # bytes of a row of a Packed table
+PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: its bytes are stored verbatim
+PACKED_HOLE: Final = 2
+PACKED_LOST: Final = 4
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -116,7 +122,8 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, tag="linear"):
 
     Columns are parallel, of length n, sorted by ``logical``, not overlapping. What no run covers is
     LOST: a back-end that means zeros says HOLE. ``which`` counts the tickets of the worker first and
-    the earlier layouts of the same reply after them; empty means ticket 0.
+    the earlier layouts of the same reply after them; empty means ticket 0. ``rows`` > 0: the columns are
+    empty here, and lie in the memory file of the reply, one behind the other, of that many rows.
 
     Shapes:
         logical int64[n]: offset in the stream
@@ -130,6 +137,7 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, tag="linear"):
     length: bytes
     target: bytes
     which: bytes = b""
+    rows: int = 0
 
     @classmethod
     def of(cls, size: int, runs: Iterable[tuple[int, int, int]], which: Iterable[int] = ()) -> Linear:
@@ -170,6 +178,24 @@ class Chunked(msgspec.Struct, frozen=True, kw_only=True, tag="chunked"):
     which: bytes = b""
 
 
+class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
+    """Units of one decoded size, each with an explicit place in lowers[which].
+
+    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_HOLE,
+    PACKED_LOST or none of them). Units may lie in any order, overlap, and have gaps between them; the
+    last may be shorter than ``unit``, which counts decoded bytes. ``which`` counts as in Linear.
+
+    Shapes:
+        table rows[n] of 16 bytes: n = ceil(size / unit); empty: the rows lie in the memory file of the reply
+    """
+
+    size: int
+    unit: int
+    codec: Codec
+    table: bytes
+    which: int = 0
+
+
 class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     """Bytes only the worker can produce, through its ``read`` verb. ``why`` is counted and shown."""
 
@@ -177,7 +203,7 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     why: str = ""
 
 
-Layout = Inline | Linear | Chunked | Foreign
+Layout = Inline | Linear | Chunked | Packed | Foreign
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -232,6 +258,16 @@ class FilesInfo(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_fiel
     notes: tuple[str, ...] = ()
 
 
+def plain(name: str) -> bool:
+    """Say whether a name that an image gives is that of one file in one folder, and nothing else."""
+    return (
+        0 < len(name.encode("utf-8", "surrogatepass")) <= 255
+        and name not in (".", "..")
+        and name.isprintable()
+        and "/" not in name
+    )
+
+
 # --- media and volumes ------------------------------------------------------------------------------
 class SlotKind(IntEnum):
     """What a slot of a volume system is."""
@@ -270,7 +306,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     """The contents of a container: the last of ``layouts`` is the media.
 
     ``metadata`` is what the examiner wrote; ``digests`` maps md5, sha1, sha256 to stored hex digests;
-    ``lost`` names ranges [start, stop) of the media with the reason.
+    ``lost`` names ranges [start, stop) of the media with the reason. ``wants`` are names of further host
+    files, as the image spells them: claims. One that is a plain name beside the file the analyst named is
+    brought, and the media opened again; without it some ranges are lost.
     """
 
     layouts: tuple[Layout, ...]
@@ -280,6 +318,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     digests: dict[str, str] = {}
     lost: tuple[tuple[int, int, str], ...] = ()
     notes: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
 
 
 Opened = Media | VolumeTable | FilesInfo

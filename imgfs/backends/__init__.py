@@ -60,7 +60,9 @@ class Reader(Protocol):
         """
 
     def write_table(self, chunks: Iterable[bytes]) -> int:
-        """Put a unit table into the memory file of the reply; returns its length in bytes.
+        """Put tables and runs of layouts, in their order, into the memory file of the reply.
+
+        Returns the length in bytes.
 
         Raises:
             Malformed: the table is larger than the memory file.

@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
-docs/interop (qcow2, parallels), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0 and [MS-VHDX], VirtualBox
+docs/interop (parallels), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0 and [MS-VHDX], VirtualBox
 VDI notes, AFF and AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
 """
 
@@ -53,15 +53,6 @@ RECOGNISED: tuple[Backend, ...] = (
         Role.MEDIA,
         at(0, b"ADSEGMENTEDFILE\0"),
         needs="it holds files, not a disk",
-    ),
-    row("qcow", "QCOW", Role.MEDIA, at(0, b"QFI\xfb\0\0\0\x01"), needs=_CONVERT),
-    row(
-        "qcow2",
-        "QCOW2",
-        Role.MEDIA,
-        at(0, b"QFI\xfb\0\0\0\x02", b"QFI\xfb\0\0\0\x03"),
-        version=Version(4, ">I"),
-        needs=_CONVERT,
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
     row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
-from imgfs.block.chunks import ChunkMap
 from imgfs.block.codecs import DECODERS, decode
 from imgfs.block.pieces import Stored, StoredUnit
+from imgfs.block.units import UnitMap
 from imgfs.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def decode_strip(strip: Strip, data: memoryview) -> Block | Exception:
     source = strip.source
     decoder, parameters = DECODERS[source.codec.name], source.codec.parameters
     lengths = chain(repeat(source.unit, len(strip.coded) - 1), (strip.length % source.unit or source.unit,))
-    cuts = zip(strip.cuts, islice(strip.cuts, 1, None), strip.coded, lengths, strict=False)
+    cuts = zip(strip.starts, strip.ends, strip.coded, lengths, strict=True)
     try:
         return b"".join([decoder(data[a:b], coded, length, parameters) for a, b, coded, length in cuts])
     except EvidenceError as why:
@@ -62,7 +62,7 @@ def decode_unit(unit: StoredUnit, stored: memoryview) -> Block | Exception:
     try:
         return decode(unit.codec, stored, unit.coded, unit.length)
     except EvidenceError as why:
-        if isinstance(unit.source, ChunkMap):
+        if isinstance(unit.source, UnitMap):
             why.spec, why.start = unit.source.spec, unit.index * unit.source.unit
             why.stop = why.start + unit.length
         return why
@@ -79,7 +79,7 @@ def batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
             batch
             and piece is not None
             and piece.file is file
-            and stop <= piece.offset <= stop + _GAP
+            and start <= piece.offset <= stop + _GAP  # units rounded up to sectors overlap
             and piece.offset + piece.length - start <= limits.BATCH_BYTES
             and decoded + unit.length <= _DECODED
         ):
@@ -89,9 +89,9 @@ def batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
                 yield batch
             batch, decoded = [unit], 0
             file = piece.file if piece is not None else None
-            start = piece.offset if piece is not None else 0
+            start = stop = piece.offset if piece is not None else 0
         decoded += unit.length
-        stop = piece.offset + piece.length if piece is not None else 0
+        stop = max(stop, piece.offset + piece.length) if piece is not None else 0
     if batch:
         yield batch
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from imgfs import limits
 from imgfs.block.chunks import ChunkMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
+from imgfs.block.packed import PackedMap
 from imgfs.errors import Malformed
-from imgfs.model import Chunked, Foreign, Inline, Linear
+from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +33,7 @@ def build(
 ) -> ByteSource:
     """Return the source the last of ``layouts`` describes, checked and flattened.
 
-    ``table`` is the memory file of the reply: Chunked layouts without a table of their own take
+    ``table`` is the memory file of the reply: layouts without a table or columns of their own take
     their rows from it, one after the other. ``foreign`` reads (offset, length) of a Foreign layout.
 
     Raises:
@@ -46,16 +50,37 @@ def build(
                     raise Malformed(f"{len(data)} bytes of inline content", spec=spec)
                 sources.append(Memory(data))
             case Linear():
-                sources.append(ExtentMap.checked(layout, sources, spec).compose())
-            case Chunked():
+                claim = _filled(layout, table, rows_at) if layout.rows else layout
+                rows_at += LINEAR_ROW * layout.rows
+                sources.append(ExtentMap.checked(claim, sources, spec).compose())
+            case Chunked() | Packed():
                 rows: bytes | memoryview = layout.table
                 if not rows and table is not None and layout.unit > 0 and layout.size > 0:
-                    length = 4 * -(-layout.size // layout.unit)
+                    row = 4 if isinstance(layout, Chunked) else PACKED_ROW
+                    length = row * -(-layout.size // layout.unit)
                     rows = table.cast("B")[rows_at : rows_at + length]
                     rows_at += length
-                sources.append(ChunkMap.checked(layout, sources, spec, rows))
+                if isinstance(layout, Chunked):
+                    sources.append(ChunkMap.checked(layout, sources, spec, rows))
+                else:
+                    sources.append(PackedMap.checked(layout, sources, spec, rows))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)
                 sources.append(ForeignSource(size, foreign))
     return sources[-1]
+
+
+def _filled(layout: Linear, table: memoryview | None, at: int) -> Linear:
+    """Return runs with their columns, which lie at ``at`` of the memory file.
+
+    Raises:
+        Malformed: they do not.
+    """
+    rows = layout.rows
+    if not 0 < rows <= limits.MAX_RUNS or table is None or at + LINEAR_ROW * rows > table.nbytes:
+        raise Malformed(f"{rows} runs in no memory file")
+    raw = table.cast("B")
+    cuts = [at, at + 8 * rows, at + 16 * rows, at + 24 * rows, at + 26 * rows]
+    logical, length, target, which = (bytes(raw[a:b]) for a, b in pairwise(cuts))
+    return replace(layout, logical=logical, length=length, target=target, which=which, rows=0)

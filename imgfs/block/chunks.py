@@ -11,11 +11,10 @@ from itertools import islice
 from operator import sub
 from typing import TYPE_CHECKING, Self
 
-from imgfs import limits
-from imgfs.block.codecs import DECODERS
 from imgfs.block.columns import column
 from imgfs.block.hostfile import HostFile
-from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Strip, Zeros, number
+from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Strip, Zeros
+from imgfs.block.units import FEWEST, UnitMap, check_units
 from imgfs.errors import Malformed
 from imgfs.model import CODED, UNIT_HOLE, UNIT_LOST
 
@@ -24,39 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imgfs.block.pieces import ByteSource, Piece
-    from imgfs.model import Chunked, Codec
+    from imgfs.model import Chunked
 
 _OFFSET = CODED - 1
 # How many entries without stored bytes are skipped to find where a unit ends. Behind so many the
 # group's end is taken: a decoder ignores what follows its unit.
 _LOOK_AHEAD = 1024
-# Decoded bytes of a strip: enough to make a trip to the pool a small part of it, few enough for two cores
-# to share one window of read-ahead.
-_STRIP = 1 * limits.MIB
-_MOST, _FEWEST = 1024, 2  # units of a strip
-# Strips are planned by read-ahead and by every read of them: this many are remembered, about 3 KiB each.
-_RECENT = 256
 
 
-class ChunkMap:
+class ChunkMap(UnitMap):
     """A ByteSource in units over ``lowers``; see ``model.Chunked`` for the columns."""
 
-    __slots__ = (
-        "_base",
-        "_claim",
-        "_ends",
-        "_first",
-        "_longest",
-        "_lowers",
-        "_number",
-        "_per_strip",
-        "_strips",
-        "_table",
-        "_which",
-        "size",
-        "spec",
-        "unit",
-    )
+    __slots__ = ("_base", "_ends", "_first", "_lowers", "_table", "_which")
 
     def __init__(
         self,
@@ -67,18 +45,10 @@ class ChunkMap:
         spec: str,
     ) -> None:
         """Take over checked columns; see ``checked``."""
-        self.size = claim.size
-        self.unit = claim.unit
-        self.spec = spec
-        self._claim = claim
+        super().__init__(claim.size, claim.unit, claim.codec, spec)
         self._table = table
         self._first, self._base, self._ends, self._which = columns
         self._lowers = lowers
-        self._number = number()
-        # No encoder doubles its input: what is longer is garbage behind the unit, and is not read.
-        self._longest = 2 * claim.unit + limits.KIB
-        self._per_strip = min(max(1, _STRIP // claim.unit), _MOST)
-        self._strips: dict[int, Strip | None] = {}
 
     @classmethod
     def checked(
@@ -90,13 +60,7 @@ class ChunkMap:
             Malformed: sizes, columns or groups contradict each other, a group leaves its source, or
                 the codec is not one the daemon runs.
         """
-        if not 0 <= claim.size <= limits.MAX_SIZE or not 0 < claim.unit <= limits.MAX_UNIT:
-            raise Malformed(f"{claim.size} bytes in units of {claim.unit}", spec=spec)
-        if claim.codec.name not in DECODERS:
-            raise Malformed(f"no codec named {claim.codec.name[:40]!r}", spec=spec)
-        count = -(-claim.size // claim.unit)
-        if len(table) != 4 * count:
-            raise Malformed(f"a table of {len(table)} bytes for {count} units", spec=spec)
+        count = check_units(claim, table, 4, spec)
         first, base, ends = (column("q", c, spec) for c in (claim.first, claim.base, claim.ends))
         which = column("H", claim.which, spec) if claim.which else None
         groups = len(first)
@@ -116,27 +80,6 @@ class ChunkMap:
                 raise Malformed(message, spec=spec, start=base[group], stop=ends[group])
         entries = memoryview(table).cast("B").cast("I")
         return cls(claim, entries, (first, base, ends, which), tuple(lowers), spec)
-
-    @property
-    def codec(self) -> Codec:
-        """Return what decodes the units."""
-        return self._claim.codec
-
-    def plan(self, start: int, stop: int) -> list[Piece]:
-        """Say where bytes [start, stop) lie; see ``ByteSource``."""
-        wide = self.unit * self._per_strip
-        pieces: list[Piece] = []
-        while start < stop:
-            number = start // wide
-            at = number * wide
-            until = min(at + wide, stop)
-            strip = self._strips[number] if number in self._strips else self._remember(number)
-            if strip is None:
-                pieces += self.units(start, until)
-            else:
-                pieces.append(Coded(strip, start - at, until - start))
-            start = until
-        return pieces
 
     def units(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""
@@ -169,12 +112,6 @@ class ChunkMap:
         """Return the first unit behind a group."""
         return self._first[group + 1] if group + 1 < len(self._first) else len(self._table)
 
-    def _remember(self, number: int) -> Strip | None:
-        if len(self._strips) >= _RECENT:
-            self._strips.clear()
-        strip = self._strips[number] = self._strip(number)
-        return strip
-
     def _strip(self, number: int) -> Strip | None:
         """Return a strip; None: its units are not plain neighbours in one group and one host file."""
         index = number * self._per_strip
@@ -182,7 +119,7 @@ class ChunkMap:
         group = bisect_right(self._first, index) - 1
         after = self._after(group)
         entries = self._table[index:following].tolist()
-        if len(entries) < _FEWEST or following > after or max(entries) >= UNIT_LOST:
+        if len(entries) < FEWEST or following > after or max(entries) >= UNIT_LOST:
             return None
         base = self._base[group]
         cuts = [base + (entry & _OFFSET) for entry in entries]
@@ -202,7 +139,8 @@ class ChunkMap:
             index=index,
             length=min(following * self.unit, self.size) - index * self.unit,
             stored=piece,
-            cuts=tuple([cut - start for cut in cuts]),
+            starts=tuple([cut - start for cut in cuts[:-1]]),
+            ends=tuple([cut - start for cut in cuts[1:]]),
             coded=tuple([entry >= CODED for entry in entries]),
         )
 
@@ -232,5 +170,5 @@ class ChunkMap:
             stored: tuple[Piece, ...] = (Stored(lower, stored_at, end - stored_at),)
         else:
             stored = tuple(lower.plan(stored_at, end))
-        unit = StoredUnit(self._number | index, self, index, held, self._claim.codec, entry >= CODED, stored)
+        unit = StoredUnit(self._number | index, self, index, held, self.codec, entry >= CODED, stored)
         return Coded(unit, skip, taken)

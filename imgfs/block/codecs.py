@@ -5,6 +5,8 @@ Growing this list is a reviewed decision: each entry names a library whose job i
 
 from __future__ import annotations
 
+import importlib
+import threading
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
@@ -14,12 +16,12 @@ from imgfs.block.pieces import Block
 from imgfs.errors import BadUnit
 
 try:
-    from deflate import DeflateError, adler32, zlib_decompress
+    from deflate import DeflateError, adler32, deflate_decompress, zlib_decompress
 except ImportError:  # no wheel for this machine: slower, same results
     from zlib import adler32  # type: ignore[assignment]
     from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
 
-    zlib_decompress = None  # type: ignore[assignment]
+    zlib_decompress = deflate_decompress = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from imgfs.model import Codec
@@ -81,7 +83,69 @@ def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
     return data
 
 
-DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf}
+def _deflate(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Inflate a raw stream (RFC 1951) of any window; bytes behind its end are ignored.
+
+    Raises:
+        BadUnit: it does not decode to exactly ``length`` bytes.
+    """
+    if deflate_decompress is not None:
+        try:
+            data: Block = deflate_decompress(stored, length)
+        except DeflateError:
+            pass  # zlib says what is wrong
+        else:
+            if len(data) == length:
+                return data
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(stored, length + 1)
+    except zlib.error as why:
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if len(data) != length:
+        raise BadUnit(_held(len(data), length))
+    return data
+
+
+_libraries = threading.local()  # a decoder of zstandard serves one thread at a time
+_WINDOW: Final = limits.MAX_UNIT  # bytes of a window: none needs more than the largest unit
+
+
+def _zstd(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Decode Zstandard frames (RFC 8878) until the unit is full; bytes behind it are ignored.
+
+    The library is loaded by the first unit that needs it: few sessions do.
+
+    Raises:
+        BadUnit: they do not decode to ``length`` bytes, or the library is missing.
+    """
+    try:
+        library = importlib.import_module("zstandard")
+    except ImportError as why:
+        raise BadUnit("the library zstandard is missing") from why
+    decoder = getattr(_libraries, "zstd", None)
+    if decoder is None:
+        decoder = _libraries.zstd = library.ZstdDecompressor(max_window_size=_WINDOW)
+    try:
+        held = library.frame_content_size(stored)
+        if held == length:  # the usual unit: one frame that says how long it is
+            data: Block = decoder.decompress(stored, max_output_size=length)
+        else:  # never more than was asked for, whatever frames say
+            with decoder.stream_reader(stored, read_across_frames=True) as stream:
+                data = stream.read(length)
+    except library.ZstdError as why:
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if len(data) != length:
+        raise BadUnit(_held(len(data), length))
+    return data
+
+
+def _held(found: int, length: int) -> str:
+    more = f"more than {length}" if found > length else f"{found}"
+    return f"a compressed unit holds {more} bytes, {length} expected"
+
+
+DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf, "deflate": _deflate, "zstd": _zstd}
 
 
 def decode(codec: Codec, stored: memoryview, coded: bool, length: int) -> Block:  # noqa: FBT001  # per unit

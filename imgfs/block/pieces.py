@@ -112,11 +112,11 @@ class UnitSource(ByteSource, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Units stored plainly one behind the other: one read, one trip to the pool, one block in the cache.
+    """Units stored near each other: one read, one trip to the pool, one block in the cache.
 
     Sequential reading costs the loop one piece per strip instead of one per unit. Where little of a
     strip is wanted, or it does not decode as a whole, its units stand for it (``UnitSource.units``).
-    Unit i lies in bytes [cuts[i], cuts[i + 1]) of ``stored``; ``coded`` says as StoredUnit's.
+    Unit i lies in bytes [starts[i], ends[i]) of ``stored``; ``coded`` says as StoredUnit's.
     """
 
     key: int
@@ -124,7 +124,8 @@ class Strip:
     index: int  # of its first unit
     length: int
     stored: Stored
-    cuts: tuple[int, ...]
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
     coded: tuple[bool, ...]
 
 

@@ -12,16 +12,20 @@ from imgfs.errors import EvidenceError
 from imgfs.model import Media
 from imgfs.opening.layers import Layer
 from imgfs.opening.probe import candidates, look
+from imgfs.worker.checks import WANTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
+    from imgfs.block.hostfile import HostFile
     from imgfs.block.pieces import ByteSource
     from imgfs.opening.attempt import Attempts
     from imgfs.opening.place import Overrule, Place
     from imgfs.worker.client import Layer as Opened
+
+    Bring = Callable[[str], HostFile | None]
 
 
 class Containers:
@@ -35,9 +39,13 @@ class Containers:
         self._overrule = overrule
 
     async def media(
-        self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place
+        self,
+        sources: Sequence[ByteSource],
+        file_names: Sequence[str],
+        place: Place,
+        bring: Bring,
     ) -> tuple[ByteSource, Place, bool]:
-        """Open every container around the media.
+        """Open every container around the media; ``bring`` opens a further host file that one names.
 
         Returns:
             The media, the place inside the last container, and whether to look for volumes: not when
@@ -48,8 +56,8 @@ class Containers:
         while place.depth < limits.MAX_DEPTH:
             found: tuple[Layer, ByteSource, Media] | None = None
             for backend in await self._candidates(media, file_names[0], place):
-                layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
-                found = self._built(answer, sources, layer) if answer is not None else None
+                layer, answer, members = await self._with_members(backend, sources, file_names, place, bring)
+                found = self._built(answer, members, layer) if answer is not None else None
                 if found is not None:
                     break
                 closed = closed or layer.state in ("unsupported", "locked")
@@ -67,6 +75,32 @@ class Containers:
             raw.state, raw.size = "open", media.size
             self._attempts.layers.add(raw)
         return media, place, not closed
+
+    async def _with_members(
+        self,
+        backend: Backend,
+        sources: Sequence[ByteSource],
+        file_names: Sequence[str],
+        place: Place,
+        bring: Bring,
+    ) -> tuple[Layer, Opened | None, Sequence[ByteSource]]:
+        """Open a container; again whenever it names host files that can be brought."""
+        sources, file_names = list(sources), list(file_names)
+        most = len(sources) + WANTS_MAX
+        while True:
+            layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
+            outermost = not place.nested and not place.spec.steps
+            if answer is None or not isinstance(answer.opened, Media) or not outermost:
+                return layer, answer, sources
+            wanted = [name for name in answer.opened.wants if name not in file_names]
+            more = [file for name in wanted if (file := bring(name)) is not None]
+            if not more or len(sources) >= most:
+                return layer, answer, sources
+            self._attempts.layers.drop(layer)
+            if answer.aclose is not None:
+                await answer.aclose()
+            sources += more
+            file_names += [file.name for file in more]
 
     def _built(
         self, answer: Opened, sources: Sequence[ByteSource], layer: Layer

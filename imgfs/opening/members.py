@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from imgfs import limits
 from imgfs.backends import Role
 from imgfs.block.hostfile import HostFile
 from imgfs.errors import UsageError
+from imgfs.model import plain
 from imgfs.opening.probe import candidates, look
 
 if TYPE_CHECKING:
@@ -20,12 +23,32 @@ if TYPE_CHECKING:
     from imgfs.block.fetch import Fetcher
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Evidence:
     """One disk as the analyst named it: the named file and the other members of its set."""
 
     path: Path
     files: tuple[HostFile, ...]
+
+    def bring(self, name: str) -> HostFile | None:
+        """Open a further member that an image names, for as long as the evidence is open.
+
+        The name is a claim: only a regular file of that plain name, beside the file the analyst named,
+        is opened; no link, no device. None: there is no such file.
+        """
+        if not plain(name):
+            return None
+        path = self.path.parent / name
+        with suppress(OSError, UsageError):
+            seen = path.lstat()
+            if not stat.S_ISREG(seen.st_mode):
+                return None
+            file = HostFile.open(path)
+            if (file.identity.device, file.identity.inode) == (seen.st_dev, seen.st_ino):
+                self.files = (*self.files, file)
+                return file
+            file.close()  # replaced by something else between looking and opening
+        return None
 
     def close(self) -> None:
         """Close the host files."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from imgfs.block.fetch import Fetcher
     from imgfs.block.pieces import ByteSource
+    from imgfs.opening.containers import Bring
     from imgfs.opening.layers import Layers
     from imgfs.opening.members import Evidence
     from imgfs.opening.place import Overrule
@@ -68,7 +69,8 @@ class Resolver:
         options = Options(sector=over.sector, tz=over.tz, codepage=over.codepage)
         place = Place(disk, Spec(shown), shown, options, 0)
         try:
-            await self._resolve(evidence.files, [file.name for file in evidence.files], place)
+            members = [file.name for file in evidence.files]
+            await self._resolve(evidence.files, members, place, evidence.bring)
         except (EvidenceError, MediaChanged) as why:
             layer = Layer(spec=shown, backend="raw", kind="container", path=shown, title="raw bytes")
             self._attempts.damaged(self.layers.add(layer), str(why))
@@ -93,11 +95,14 @@ class Resolver:
         disk = self._tree.directory(spec=spec)
         options = Options(tz=self._overrule.tz, codepage=self._overrule.codepage)
         path = f"{spec}/{names.printable(name)}@"
-        await self._resolve([source], [""], Place(disk, inner, path, options, depth, nested=True))
+        place = Place(disk, inner, path, options, depth, nested=True)
+        await self._resolve([source], [""], place, lambda _: None)
         return disk
 
-    async def _resolve(self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place) -> None:
-        media, place, readable = await self._containers.media(sources, file_names, place)
+    async def _resolve(
+        self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place, bring: Bring
+    ) -> None:
+        media, place, readable = await self._containers.media(sources, file_names, place, bring)
         place.disk.add(b"disk.raw", self._tree.raw(media, str(place.spec)))
         start = 0 if place.nested else self._overrule.offset
         if start >= media.size > 0:

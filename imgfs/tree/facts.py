@@ -6,7 +6,7 @@ from array import array
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from imgfs.model import HOLE, LOST, Attr, Chunked, Foreign, Inline, Kind, Linear
+from imgfs.model import HOLE, LOST, Attr, Chunked, Foreign, Inline, Kind, Linear, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,7 +76,7 @@ def of_layout(layouts: tuple[Layout, ...]) -> dict[str, bytes]:
             return {"runs": b"inline"}
         case Foreign():
             return {"runs": b"decoded: " + last.why.encode()}
-        case Chunked():
+        case Chunked() | Packed():
             return {"runs": b"units of %d" % last.unit}
         case Linear():
             return {"runs": _join(_runs(last)), "lost": _join(_lost(last))}

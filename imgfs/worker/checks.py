@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.errors import WorkerLied
-from imgfs.model import LOST, Chunked, FilesInfo, Foreign, Inline, Linear, Media, VolumeTable
+from imgfs.model import (
+    LINEAR_ROW,
+    LOST,
+    PACKED_ROW,
+    Chunked,
+    FilesInfo,
+    Foreign,
+    Inline,
+    Linear,
+    Media,
+    Packed,
+    VolumeTable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from imgfs.worker.wire import OpenReply
 
 NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel shows
+WANTS_MAX: Final = 64  # further host files one opening may name: two a level of a chain of 32
 TEXT_MAX: Final = 64 * limits.KIB  # characters of labels, notes and examiners' words together
 STREAM_MAX: Final = 0xFFFF_FFFF
 INT64: Final = 1 << 63
@@ -83,27 +96,51 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
         WorkerLied: none at all, columns of unequal length, runs that overlap, go backwards or leave their
             source, a lower source that does not exist.
     """
-    if len(layouts) == 1 and type(layouts[0]) is Linear and len(layouts[0].logical) == 8 and tickets:
-        _check_linear(layouts[0], tickets)  # what most files of a page are
+    first = layouts[0] if len(layouts) == 1 else None
+    if type(first) is Linear and len(first.logical) == 8 and not first.rows and table < 0 and tickets:
+        _check_linear(first, tickets)  # what most files of a page are
         return
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise WorkerLied(f"{len(layouts)} layouts")
     lowers = list(tickets)
+    needed = 0  # bytes of the memory file
     for layout in layouts:
         match layout:
             case Inline():
                 if len(layout.data) > limits.INLINE_MAX:
                     raise WorkerLied(f"inline content of {len(layout.data)} bytes")
+            case Linear() if layout.rows:  # ``block.build`` looks at them
+                needed += _check_rows(layout)
             case Linear():
                 _check_linear(layout, lowers)
             case Chunked():
-                _check_chunked(layout, lowers, table)
+                needed += _check_units(layout, 4)
+                _check_chunked(layout, lowers)
+            case Packed():
+                needed += _check_units(layout, PACKED_ROW)
+                if not 0 <= layout.which < len(lowers):
+                    raise WorkerLied("a lower source that does not exist")
             case Foreign():
                 if len(layout.why) > NAME_MAX:
                     raise WorkerLied("foreign layout with a reason too long")
         if not 0 <= layout.size <= limits.MAX_SIZE:
             raise WorkerLied(f"layout of {layout.size} bytes")
         lowers.append(layout.size)
+    if needed != max(table, 0):
+        raise WorkerLied(f"rows of {needed} bytes in a memory file of {table}")
+
+
+def _check_rows(layout: Linear) -> int:
+    """Return how many bytes of the memory file runs take that are not in the message."""
+    if (
+        not 0 < layout.rows <= limits.MAX_RUNS
+        or layout.logical
+        or layout.length
+        or layout.target
+        or layout.which
+    ):
+        raise WorkerLied(f"{layout.rows} runs in the memory file, and some in the message")
+    return LINEAR_ROW * layout.rows
 
 
 def _check_linear(layout: Linear, lowers: Sequence[int]) -> None:
@@ -141,12 +178,18 @@ def _check_run(layout: Linear, lower: int) -> None:
         raise WorkerLied(f"run at {target} of {length} bytes leaves its source of {lower} bytes")
 
 
-def _check_chunked(layout: Chunked, lowers: Sequence[int], table: int) -> None:
+def _check_units(layout: Chunked | Packed, row: int) -> int:
+    """Return how many bytes of the memory file a unit table takes."""
     if not 0 < layout.unit <= limits.MAX_UNIT or not 0 <= layout.size <= limits.MAX_SIZE:
         raise WorkerLied(f"units of {layout.unit} bytes in {layout.size}")
     units = -(-layout.size // layout.unit)
-    if (len(layout.table) or max(table, 0)) != 4 * units:
-        raise WorkerLied(f"table of {len(layout.table) or table} bytes for {units} units")
+    if len(layout.table) not in (0, row * units):
+        raise WorkerLied(f"table of {len(layout.table)} bytes for {units} units")
+    return 0 if layout.table else row * units
+
+
+def _check_chunked(layout: Chunked, lowers: Sequence[int]) -> None:
+    units = -(-layout.size // layout.unit)
     first, base, ends = _int64(layout.first), _int64(layout.base), _int64(layout.ends)
     count = len(first)
     if not (count == len(base) == len(ends)):
@@ -219,6 +262,8 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
 def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     check_layouts(media.layouts, tickets, table=table)
     size = media.layouts[-1].size
+    if len(media.wants) > WANTS_MAX or any(len(name) > limits.MAX_NAME for name in media.wants):
+        raise WorkerLied(f"{len(media.wants)} further files")
     _check_sector(media.sector)
     _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)
     _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))

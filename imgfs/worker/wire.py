@@ -117,7 +117,7 @@ FilesRequest = ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsR
 
 
 class OpenReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What opening gave. ``table`` is the length of the unit table in the memory file, -1: none.
+    """What opening gave. ``table`` is the length of what layouts have in the memory file, -1: none.
 
     ``foreign``: the back-end offers ``read`` for the bytes of the media. ``sandbox`` is the report of
     the self-test: what a worker says of itself, shown and not relied on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from array import array
 from dataclasses import dataclass
@@ -11,7 +12,20 @@ from imgfs.block.build import build
 from imgfs.block.extents import ExtentMap
 from imgfs.block.memory import Memory
 from imgfs.block.pieces import Bytes, ByteSource, Coded, Lost, Stored, Strip, Zeros
-from imgfs.model import CODED, HOLE, LOST, UNIT_HOLE, UNIT_LOST, Chunked, Codec, Linear
+from imgfs.model import (
+    CODED,
+    HOLE,
+    LOST,
+    PACKED_CODED,
+    PACKED_HOLE,
+    PACKED_LOST,
+    UNIT_HOLE,
+    UNIT_LOST,
+    Chunked,
+    Codec,
+    Linear,
+    Packed,
+)
 
 if TYPE_CHECKING:
     import random
@@ -53,7 +67,8 @@ def resolve(pieces) -> list[int]:
                     out += [UNKNOWN] * n
                     continue
                 data = bytes(stored)
-                data = zlib.decompressobj().decompress(data) if unit.coded else data[: unit.length]
+                bits = -zlib.MAX_WBITS if unit.codec.name == "deflate" else zlib.MAX_WBITS
+                data = zlib.decompressobj(bits).decompress(data) if unit.coded else data[: unit.length]
                 assert len(data) == unit.length
                 out += data[skip : skip + n]
     return out
@@ -63,9 +78,11 @@ def stack(rng: random.Random) -> list[Content]:
     """Return sources built upon each other in random order."""
     pool = [Content(Memory(data), list(data)) for data in (rng.randbytes(90), b"", rng.randbytes(7))]
     for _ in range(rng.randrange(1, 6)):
-        match rng.randrange(4):
+        match rng.randrange(5):
             case 0:
                 pool.append(chunked(rng))
+            case 4:
+                pool.append(units(rng))
             case 1:
                 below = rng.choice(pool)
                 size = len(below.model)
@@ -148,6 +165,43 @@ def chunked(rng: random.Random) -> Content:
         base=array("q", base).tobytes(),
         ends=array("q", ends).tobytes(),
     )
+    return Content(build([claim], [_scattered(rng, bytes(packed))], "test"), model)
+
+
+def units(rng: random.Random) -> Content:
+    """Return units with places of their own: in any order, overlapping by padding, with gaps, shared."""
+    unit = rng.choice([16, 50])
+    model: list[int] = []
+    contents = []
+    count = rng.randrange(1, 7)
+    for index in range(count):
+        length = unit if index < count - 1 else rng.randrange(1, unit + 1)
+        contents.append(rng.randbytes(length // 2) + bytes(length - length // 2))
+    packed = bytearray(rng.randbytes(rng.randrange(8)))
+    rows = [b""] * count
+    for index in rng.sample(range(count), count):
+        content = contents[index]
+        match rng.randrange(6):
+            case 0:
+                rows[index] = struct.pack("<QII", rng.getrandbits(63), 7, PACKED_HOLE)
+                contents[index] = bytes(len(content))
+            case 1:
+                rows[index] = struct.pack("<QII", rng.getrandbits(63), 7, PACKED_LOST)
+                contents[index] = b""
+            case 2:
+                rows[index] = struct.pack("<QII", len(packed), len(content), 0)
+                packed += content + bytes(rng.randrange(20))
+            case _:
+                stream = zlib.compressobj(wbits=-12)
+                stored = stream.compress(content) + stream.flush()
+                padding = rng.randrange(9)
+                rows[index] = struct.pack("<QII", len(packed), len(stored) + padding, PACKED_CODED)
+                packed += stored + bytes(rng.randrange(9))
+    packed += bytes(9)
+    for index, content in enumerate(contents):
+        length = unit if index < count - 1 else len(content) or rng.randrange(1, unit + 1)
+        model += content or [UNKNOWN] * length
+    claim = Packed(size=len(model), unit=unit, codec=Codec("deflate"), table=b"".join(rows))
     return Content(build([claim], [_scattered(rng, bytes(packed))], "test"), model)
 
 

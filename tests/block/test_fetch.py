@@ -20,7 +20,7 @@ from imgfs.block.hostfile import HostFile
 from imgfs.block.memory import Memory
 from imgfs.block.readahead import Readahead
 from imgfs.errors import BadUnit, LostBytes, MediaChanged, Truncated
-from imgfs.model import CODED, Chunked, Codec, Linear
+from imgfs.model import CODED, Chunked, Codec, Linear, Packed
 from tests.block.stacks import UNKNOWN, stack
 
 
@@ -46,6 +46,21 @@ def packed(contents: list[bytes], unit: int) -> tuple[bytes, Chunked]:
     return stored, Chunked(
         size=size, unit=unit, codec=codec, table=table.tobytes(), first=zero, base=zero, ends=end
     )
+
+
+def placed(contents: list[bytes], unit: int, order: list[int], gap: int) -> tuple[bytes, Packed]:
+    """Store units in an order of their own, with gaps; lengths are rounded up, so that they overlap."""
+    stored = bytearray()
+    rows = array("Q", bytes(16 * len(contents)))
+    for index in order:
+        stream = zlib.compressobj(wbits=-12)
+        data = stream.compress(contents[index]) + stream.flush()
+        rows[2 * index] = len(stored)
+        rows[2 * index + 1] = len(data) + 511 | 1 << 32
+        stored += data + bytes(gap)
+    stored += bytes(512)
+    codec = Codec("deflate")
+    return bytes(stored), Packed(size=sum(map(len, contents)), unit=unit, codec=codec, table=rows.tobytes())
 
 
 def units(count: int = 100, unit: int = 32768) -> list[bytes]:
@@ -148,6 +163,36 @@ async def test_reading_on_decodes_every_unit_once_and_in_strips(tmp_path) -> Non
         assert counted.decoded_units <= len(contents) + 32, "what was read before the strip that holds it"
         assert counted.strips.blocks == 7
     file.close()
+
+
+@pytest.mark.parametrize("gap", [0, 3000, 60_000])
+@pytest.mark.trio
+async def test_units_in_any_order_are_read_in_strips_where_they_are_near(gap, tmp_path) -> None:
+    contents = units(200)
+    order = [start + step for start in range(0, 200, 4) for step in (2, 0, 3, 1)]
+    stored, claim = placed(contents, 32768, order, gap)
+    file = image(tmp_path, stored)
+    source = build([claim], [file], "test")
+    strips = 193 if gap == 60_000 else 7  # the last strip is short, and so is what lies between its units
+    assert len(source.plan(0, source.size)) == strips
+    async with open_fetcher() as fetcher:
+        for start in range(0, source.size, 1 << 20):
+            stop = min(start + (1 << 20), source.size)
+            assert await fetched(fetcher, source, start, stop) == b"".join(contents)[start:stop]
+        assert fetcher.statistics().decoded_units == 200
+        fetcher.debug_check()
+    damaged = bytearray(stored)
+    row = array("Q", claim.table)[2 * 40]
+    damaged[row + 100 : row + 2000] = bytes(1900)
+    bad = image(tmp_path, bytes(damaged))
+    source = build([claim], [bad], "test")
+    async with open_fetcher() as fetcher:
+        with pytest.raises(BadUnit) as failed:
+            await fetcher.fetch(source, 0, source.size)
+        assert (failed.value.start, failed.value.stop) == (40 * 32768, 41 * 32768)
+        assert bytes(await fetcher.fetch(source, 0, 40 * 32768)) == b"".join(contents[:40])
+    file.close()
+    bad.close()
 
 
 @pytest.mark.trio

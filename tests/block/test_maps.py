@@ -18,7 +18,7 @@ from imgfs.block.hostfile import HostFile
 from imgfs.block.memory import Memory
 from imgfs.block.pieces import Bytes, Coded, Stored
 from imgfs.errors import Malformed
-from imgfs.model import HOLE, LOST, Chunked, Codec, Foreign, Inline, Linear
+from imgfs.model import HOLE, LOST, PACKED_ROW, Chunked, Codec, Foreign, Inline, Linear, Packed
 from tests.block.stacks import Content, resolve, stack
 
 
@@ -96,6 +96,29 @@ def test_a_hostile_unit_table_is_malformed_or_plans_inside_its_source(size, unit
             assert all(p.offset >= 0 and p.offset + p.length <= 64 for p in stored if isinstance(p, Bytes))
 
 
+@pytest.mark.slow
+@settings(deadline=None)
+@given(
+    size=st.integers(-1, 200),
+    unit=st.integers(-1, 60),
+    which=st.integers(-1, 2),
+    table=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 70) | st.just(9 | 1 << 32), max_size=12),
+)
+def test_hostile_rows_are_malformed_or_plan_inside_their_source(size, unit, which, table) -> None:
+    rows = array("Q", table).tobytes()
+    claim = Packed(size=size, unit=unit, codec=Codec("deflate"), table=rows, which=which)
+    try:
+        source = build([claim], [Memory(bytes(64))], "test")
+    except Malformed:
+        return
+    assert len(rows) == PACKED_ROW * -(-size // unit)
+    pieces = source.plan(0, size)
+    assert sum(piece.length for piece in pieces) == size
+    for piece in pieces:
+        stored = piece.unit.pieces if isinstance(piece, Coded) else [piece]
+        assert all(p.offset >= 0 and p.offset + p.length <= 64 for p in stored if isinstance(p, Bytes))
+
+
 def test_layouts_name_tickets_first_and_earlier_layouts_after_them() -> None:
     layouts = [Inline(b"inline"), Linear.of(10, [(0, 4, 1), (4, 6, 0)], [0, 1])]
     source = build(layouts, [Memory(b"ticket")], "test")
@@ -127,6 +150,21 @@ def test_rows_of_several_chunked_layouts_follow_each_other_in_the_memory_file() 
     assert bytes(resolve(source.plan(0, 4))) == b"bbbb"
     with pytest.raises(Malformed):
         build([*claims, claims[0]], [Memory(packed)], "test", table=table)
+
+
+def test_rows_of_both_kinds_of_units_share_the_memory_file() -> None:
+    stream = zlib.compressobj(wbits=-12)
+    packed = b"aaaa" + zlib.adler32(b"aaaa").to_bytes(4, "little")
+    packed += stream.compress(b"zzzz") + stream.flush()
+    zero, end = array("q", [0]).tobytes(), array("q", [8]).tobytes()
+    claims = [
+        Chunked(size=4, unit=4, codec=Codec("ewf"), table=b"", first=zero, base=zero, ends=end),
+        Packed(size=4, unit=4, codec=Codec("deflate"), table=b""),
+        Linear.of(8, [(0, 4, 0), (4, 4, 0)], [1, 2]),
+    ]
+    table = memoryview(bytes(4) + array("Q", [8, len(packed) - 8 | 1 << 32]).tobytes())
+    source = build(claims, [Memory(packed)], "test", table=table)
+    assert bytes(resolve(source.plan(0, 8))) == b"aaaazzzz"
 
 
 def test_neighbours_in_a_host_file_are_one_piece(tmp_path) -> None:

@@ -21,6 +21,7 @@ from imgfs.model import (
     Kind,
     Linear,
     Media,
+    Packed,
     Page,
     TreeInfo,
     Volume,
@@ -108,6 +109,19 @@ def test_unit_tables_that_contradict_themselves_are_lies(changes) -> None:
     check_layouts([chunked(table=b"")], [100], table=40)
     with pytest.raises(errors.WorkerLied):
         check_layouts([chunked(**changes)], [100])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"unit": 0}, {"table": bytes(15)}, {"table": b""}, {"which": 1}, {"which": -1}, {"size": -1}]
+)
+def test_rows_that_contradict_themselves_are_lies(changes) -> None:
+    facts = {"size": 100, "unit": 10, "codec": Codec("x"), "table": bytes(160)}
+    check_layouts([Packed(**facts)], [100])
+    check_layouts([Packed(**facts | {"table": b""}), chunked(table=b"")], [100], table=200)
+    with pytest.raises(errors.WorkerLied):
+        check_layouts([Packed(**facts | changes)], [100])
+    with pytest.raises(errors.WorkerLied):
+        check_layouts([Packed(**facts)], [100], table=160)
 
 
 @pytest.mark.parametrize(

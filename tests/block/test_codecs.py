@@ -1,0 +1,72 @@
+"""Decoders give exactly the bytes of a unit, or say why not; no stream makes them give more."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from contextlib import suppress
+
+import pytest
+
+from imgfs.block import codecs
+from imgfs.block.codecs import decode
+from imgfs.errors import BadUnit
+from imgfs.model import Codec
+
+zstandard = pytest.importorskip("zstandard")
+UNIT = 65536
+
+
+def deflated(data: bytes) -> bytes:
+    stream = zlib.compressobj(wbits=-12)
+    return stream.compress(data) + stream.flush()
+
+
+def content(length: int = UNIT) -> bytes:
+    rng = random.Random(4)
+    return (rng.randbytes(length // 3) * 2 + bytes(length))[:length]
+
+
+def frames(data: bytes) -> bytes:
+    half = len(data) // 2
+    return zstandard.ZstdCompressor().compress(data[:half]) + zstandard.ZstdCompressor().compress(data[half:])
+
+
+ENCODERS = [
+    ("deflate", deflated),
+    ("zstd", zstandard.ZstdCompressor().compress),
+    ("zstd", zstandard.ZstdCompressor(write_content_size=False).compress),
+    ("zstd", frames),
+]
+
+
+@pytest.fixture(params=[True, False])
+def libdeflate(request, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr(codecs, "deflate_decompress", None)
+
+
+@pytest.mark.parametrize("name, encode", ENCODERS)
+@pytest.mark.parametrize("length", [1, 512, UNIT, 2 << 20])
+def test_a_unit_decodes_with_whatever_follows_it(name, encode, length, libdeflate) -> None:
+    stored = encode(content(length))
+    for behind in (b"", bytes(600), b"\xff" * 600, stored):
+        assert decode(Codec(name), memoryview(stored + behind), True, length) == content(length)
+
+
+@pytest.mark.parametrize("name, encode", ENCODERS)
+def test_other_lengths_and_damage_are_bad_units(name, encode, libdeflate) -> None:
+    stored = encode(content())
+    bad = [stored[: len(stored) // 2], b"", b"\xff" * 100, encode(content(UNIT - 1))]
+    if encode is not ENCODERS[2][1] and name == "zstd":
+        bad.append(stored[:3] + bytes(20))
+    for data in bad:
+        with pytest.raises(BadUnit):
+            decode(Codec(name), memoryview(data), True, UNIT)
+
+
+@pytest.mark.parametrize("name, encode", ENCODERS[:3])
+def test_a_bomb_gives_no_more_than_its_unit(name, encode, libdeflate) -> None:
+    bomb = encode(bytes(64 << 20))
+    with suppress(BadUnit):
+        assert decode(Codec(name), memoryview(bomb), True, 512) == bytes(512)
