@@ -53,14 +53,6 @@ RECOGNISED: tuple[Backend, ...] = (
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
     row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),
     row("vhdx", "VHDX", Role.MEDIA, at(0, b"vhdxfile"), needs=_CONVERT),
-    row(
-        "vdi",
-        "VirtualBox disk",
-        Role.MEDIA,
-        at(64, b"\x7f\x10\xda\xbe"),
-        version=Version(68, "<I"),
-        needs=_CONVERT,
-    ),
     row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
     row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
     row(
