@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from imgfs import limits
 from imgfs.errors import EvidenceError
@@ -17,14 +17,21 @@ from imgfs.model import HOLE, LOST, Linear
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from imgfs.backends import Reader
-
 MAX_ENTRIES: Final = 1 << 26  # of one table: 64 TiB, the most VHDX allows, in blocks of 1 MiB
 _RUN: Final = 24  # bytes of a run in its three columns
 MAX_RUNS: Final = min(limits.MAX_RUNS, (limits.MESSAGE_MAX - limits.MIB) // _RUN)  # a reply is one message
 _LOST_SHOWN: Final = 1000  # ranges listed with their reasons; the rest is counted
 TOO_MANY: Final = "more runs than a layout may have"
 _BITS: Final = re.compile("1+|0+")
+
+
+class Source(Protocol):
+    """What a table is read from: a ``Reader``, or a file with updates laid over it. Units: bytes."""
+
+    size: int
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes; see ``Reader``."""
 
 
 class BlockRuns:
@@ -116,17 +123,17 @@ class BlockRuns:
             self._unshown += length
 
 
-def pages(reader: Reader, start: int, width: int, count: int, per: int) -> Iterator[tuple[bytes, int]]:
+def pages(source: Source, start: int, width: int, count: int, per: int) -> Iterator[tuple[bytes, int]]:
     """Read a table in pages of ``per`` entries: (raw, how many entries).
 
     ``raw`` is empty where the entries leave the source or cannot be read. Units: ``start`` and ``width``
     bytes; ``count`` and ``per`` entries, ``per * width`` at most ``limits.SOURCE_READ_MAX``.
     """
-    inside = min(max(reader.size - start, 0) // width, count)
+    inside = min(max(source.size - start, 0) // width, count)
     for at in range(0, inside, per):
         number = min(per, inside - at)
         try:
-            yield reader.read(start + at * width, number * width), number
+            yield source.read(start + at * width, number * width), number
         except EvidenceError:
             yield b"", number
     for at in range(inside, count, per):
@@ -145,21 +152,22 @@ def each(
     """Call ``place(entry, number)`` for the entries of a page, in as few calls as possible.
 
     ``number`` above 1: that many equal entries for which ``empty`` holds, or that many entries each
-    ``step`` larger than the one before (0: blocks never follow one another).
+    ``step`` larger than the one before (0: blocks never follow one another). ``raw`` is little-endian, or
+    big-endian with ``swap``; workers run on little-endian machines.
     """
+    width = array(code).itemsize
+    count = len(raw) // width
+    if not count:
+        return
+    first = int.from_bytes(raw[:width], "big" if swap else "little")
+    if empty(first) and raw == raw[:width] * count:
+        place(first, count)
+        return
     entries = array(code)
     entries.frombytes(raw)
     if swap:
         entries.byteswap()
-    count, width = len(entries), entries.itemsize
-    if not count:
-        return
-    first = entries[0]
-    if empty(first):
-        if raw == raw[:width] * count:
-            place(first, count)
-            return
-    elif step and first + step * count < 1 << (8 * width):
+    if step and not empty(first) and first + step * count < 1 << (8 * width):
         follows = array(code, range(first, first + step * count, step))
         if entries == follows:
             place(first, count)

@@ -1,8 +1,8 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
-docs/interop (qcow2, parallels), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0 and [MS-VHDX], VirtualBox
-VDI notes, AFF and AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
+docs/interop (qcow2, parallels), VMware Virtual Disk Format 1.1, AFF and AFF4 standards, Android sparse
+format, RFC 1952 and RFC 8878.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ RECOGNISED: tuple[Backend, ...] = (
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
     row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),
-    row("vhdx", "VHDX", Role.MEDIA, at(0, b"vhdxfile"), needs=_CONVERT),
     row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
     row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
     row(

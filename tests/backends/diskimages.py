@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imgfs.backends import Reader
-    from imgfs.block.pieces import Piece
+    from imgfs.block.pieces import ByteSource, Piece
 
 needs_qemu = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is missing")
 MIB = 1 << 20
@@ -65,7 +65,12 @@ def contents(name: str, image: Path | bytes, *, lost: bytes = b"?") -> bytes:
     """Return what a back-end makes of an image; lost bytes as ``lost``."""
     data = image if isinstance(image, bytes) else image.read_bytes()
     source = build(media(name, image).layouts, [Memory(data)], name)
-    return b"".join(_bytes(piece, lost) for piece in source.plan(0, source.size))
+    return read(source, 0, source.size, lost=lost)
+
+
+def read(source: ByteSource, start: int, stop: int, *, lost: bytes = b"?") -> bytes:
+    """Return bytes of a source over memory; lost ones as ``lost``."""
+    return b"".join(_bytes(piece, lost) for piece in source.plan(start, stop))
 
 
 def _bytes(piece: Piece, lost: bytes) -> bytes:
