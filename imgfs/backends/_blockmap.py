@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from imgfs import limits
-from imgfs.errors import EvidenceError
-from imgfs.model import HOLE, LOST, Linear
+from imgfs.errors import EvidenceError, LostBytes, Truncated
+from imgfs.model import HOLE, LOST, Foreign, Linear, Media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from imgfs.backends import Bytes, Reader
+    from imgfs.model import Layout
+
 MAX_ENTRIES: Final = 1 << 26  # of one table: 64 TiB, the most VHDX allows, in blocks of 1 MiB
-_RUN: Final = 24  # bytes of a run in its three columns
-MAX_RUNS: Final = min(limits.MAX_RUNS, (limits.MESSAGE_MAX - limits.MIB) // _RUN)  # a reply is one message
+_RUN: Final = 26  # bytes of a run in its four columns
+REPLY_RUNS: Final = (limits.MESSAGE_MAX - limits.MIB) // _RUN  # a reply is one message
 _LOST_SHOWN: Final = 1000  # ranges listed with their reasons; the rest is counted
 TOO_MANY: Final = "more runs than a layout may have"
 _BITS: Final = re.compile("1+|0+")
@@ -76,15 +80,50 @@ class BlockRuns:
             self._explain(length, why)
             self._same(length, LOST)
 
-    def linear(self) -> Linear:
-        """Return the layout; what no table covers is lost."""
+    def layouts(self, tickets: int = 1) -> tuple[Layout, ...]:
+        """Return the layout; what no table covers is lost.
+
+        Runs that do not fit into one reply (a VHD of more than 1.1 TiB in blocks of 2 MiB) stay in the
+        worker: the last run is of a Foreign as large as the disk, which ``read`` serves.
+        """
         self.lose(self.size - self.at, "the table has no entry for it")
-        return Linear(
+        kept = len(self._target)
+        if kept <= REPLY_RUNS:
+            columns = (self._logical, self._length, self._target)
+            logical, length, target = (column.tobytes() for column in columns)
+            return (Linear(size=self.size, logical=logical, length=length, target=target),)
+        kept = REPLY_RUNS - 1
+        rest = self._logical[kept]
+        linear = Linear(
             size=self.size,
-            logical=self._logical.tobytes(),
-            length=self._length.tobytes(),
-            target=self._target.tobytes(),
+            logical=self._logical[: kept + 1].tobytes(),
+            length=(self._length[:kept] + array("q", [self.size - rest])).tobytes(),
+            target=(self._target[:kept] + array("q", [rest])).tobytes(),
+            which=(array("H", bytes(2 * kept)) + array("H", [tickets])).tobytes(),
         )
+        return (Foreign(size=self.size, why="more runs than one reply carries"), linear)
+
+    def read(self, reader: Source, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes of the disk, by the runs.
+
+        Raises:
+            LostBytes: the file does not hold part of them.
+            Truncated: they leave the disk.
+        """
+        if not 0 <= offset <= offset + length <= self.size:
+            raise Truncated("read outside the disk", start=offset, stop=offset + length)
+        parts: list[bytes] = []
+        run, stop = bisect_right(self._logical, offset) - 1, offset + length
+        while offset < stop:
+            inside = offset - self._logical[run]
+            count = min(self._length[run] - inside, stop - offset)
+            target = self._target[run]
+            if target == LOST:
+                raise LostBytes("the file does not hold it", start=offset, stop=offset + count)
+            parts.append(bytes(count) if target == HOLE else reader.read(target + inside, count))
+            offset += count
+            run += 1
+        return b"".join(parts)
 
     @property
     def lost(self) -> tuple[tuple[int, int, str], ...]:
@@ -106,7 +145,7 @@ class BlockRuns:
             self._append(length, target)
 
     def _append(self, length: int, target: int) -> None:
-        if len(self._target) >= MAX_RUNS - 1 and target != LOST:
+        if len(self._target) >= limits.MAX_RUNS - 1 and target != LOST:
             self.lose(length, TOO_MANY)
             return
         self._logical.append(self.at)
@@ -121,6 +160,26 @@ class BlockRuns:
             self._lost.append((self.at, self.at + length, why))
         else:
             self._unshown += length
+
+
+class _Remainder:
+    """A disk whose last runs only the worker knows: ``backends.Bytes``."""
+
+    def __init__(self, media: Media, runs: BlockRuns, reader: Reader) -> None:
+        self.media = media
+        self._runs = runs
+        self._reader = reader
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes of the disk; see ``BlockRuns.read``."""
+        return self._runs.read(self._reader, offset, length)
+
+
+def answer(media: Media, runs: BlockRuns, reader: Reader) -> Media | Bytes:
+    """Return what opening answers: the worker keeps the runs when some of the layout is Foreign."""
+    if any(isinstance(layout, Foreign) for layout in media.layouts):
+        return _Remainder(media, runs, reader)
+    return media
 
 
 def pages(source: Source, start: int, width: int, count: int, per: int) -> Iterator[tuple[bytes, int]]:

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._blockmap import MAX_ENTRIES, BlockRuns, each, pages
+from imgfs.backends._blockmap import MAX_ENTRIES, BlockRuns, answer, each, pages
 from imgfs.errors import Malformed, NotMine, NotSupported
 from imgfs.model import Media
 
 if TYPE_CHECKING:
-    from imgfs.backends import Options, Reader
+    from imgfs.backends import Bytes, Options, Reader
 
 _MAGIC: Final = b"\x7f\x10\xda\xbe"
 _MAGIC_AT: Final = 64
@@ -35,7 +35,7 @@ _FOR_CHILDREN: Final = {3, 4}
 _PAGE: Final = 8192  # entries of the map looked at together
 
 
-def open_vdi(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
+def open_vdi(reader: Reader, options: Options) -> Media | Bytes:  # noqa: ARG001  # the contract of `open`
     """Read the header and the map.
 
     Raises:
@@ -72,18 +72,19 @@ def open_vdi(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
             each(page, "I", place, empty=_ZERO.__le__, step=0 if extra else 1)
         else:
             runs.lose(count * block, "the map is cut short")
-    layout = runs.linear()
+    layouts = runs.layouts(1 + len(reader.others))
     if place.stored > allocated:
         notes.append(f"the map stores {place.stored} blocks, the header says {allocated}")
     comment = raw[84:340].partition(b"\0")[0].decode("utf-8", "replace")
-    return Media(
-        layouts=(layout,),
+    media = Media(
+        layouts=layouts,
         sector=sector if sector in {512, 4096} else 512,
         version=f"VDI {major}.{minor} {_KINDS[number]}",
         metadata={"set": str(own)} | ({"comment": comment} if comment else {}),
         lost=runs.lost,
         notes=(*notes, *runs.notes),
     )
+    return answer(media, runs, reader)
 
 
 class _Placing:

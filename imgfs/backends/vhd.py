@@ -17,7 +17,7 @@ from uuid import UUID
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._blockmap import MAX_ENTRIES, BlockRuns, bits, each, pages
+from imgfs.backends._blockmap import MAX_ENTRIES, BlockRuns, answer, bits, each, pages
 from imgfs.backends._vhd import (
     COOKIE,
     FOOTER,
@@ -33,14 +33,14 @@ from imgfs.errors import EvidenceError, Malformed, NotMine
 from imgfs.model import Media
 
 if TYPE_CHECKING:
-    from imgfs.backends import Options, Reader
+    from imgfs.backends import Bytes, Options, Reader
 
 _FREE: Final = 0xFFFF_FFFF
 _PAGE: Final = 4096  # entries of the table looked at together
 _ROUNDING: Final = limits.MIB  # what a writer may leave between a fixed disk and its footer
 
 
-def open_vhd(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
+def open_vhd(reader: Reader, options: Options) -> Media | Bytes:  # noqa: ARG001  # the contract of `open`
     """Read the footer, or its copy at the start, and the table.
 
     Raises:
@@ -59,14 +59,15 @@ def open_vhd(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
         words = "fixed"
     else:
         words = _blocks(reader, footer, runs, end, notes)
-    layout = runs.linear()
-    return Media(
-        layouts=(layout,),
+    layouts = runs.layouts(1 + len(reader.others))
+    media = Media(
+        layouts=layouts,
         version=f"VHD 1.0 {words}",
         metadata={"creator": footer.creator, "set": str(UUID(bytes=footer.unique_id))},
         lost=runs.lost,
         notes=(*notes, *runs.notes),
     )
+    return answer(media, runs, reader)
 
 
 def _footer(reader: Reader, notes: list[str]) -> tuple[Footer, int]:

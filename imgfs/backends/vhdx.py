@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._blockmap import BlockRuns, bits, each, pages
+from imgfs.backends._blockmap import BlockRuns, answer, bits, each, pages
 from imgfs.backends._vhdx import Disk, Region, read_header, read_metadata, read_regions
 from imgfs.backends._vhdx_log import Replayed, replay
 from imgfs.errors import EvidenceError, Malformed, NotMine
 from imgfs.model import HOLE, Media
 
 if TYPE_CHECKING:
-    from imgfs.backends import Options, Reader
+    from imgfs.backends import Bytes, Options, Reader
 
 _MAGIC: Final = b"vhdxfile"
 _CREATOR: Final = 512  # bytes of UTF-16 behind the magic
@@ -33,7 +33,7 @@ _ENTRY: Final = 8
 _PARENTS: Final = "only the parent holds it, which is not read"
 
 
-def open_vhdx(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
+def open_vhdx(reader: Reader, options: Options) -> Media | Bytes:  # noqa: ARG001  # the contract of `open`
     """Read headers, log, regions, metadata and the table of blocks.
 
     Raises:
@@ -55,18 +55,19 @@ def open_vhdx(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
     if disk.child:
         notes.append(f"differencing disk: its parent is {disk.parent}; what only that holds is lost")
     _blocks(file, table, disk, runs, taken)
-    layout = runs.linear()
+    layouts = runs.layouts(1 + len(reader.others))
     words = "differencing" if disk.child else "fixed" if disk.fixed else "dynamic"
     creator = reader.read(len(_MAGIC), _CREATOR).decode("utf-16-le", "replace").partition("\0")[0]
     facts = {"creator": creator, "set": disk.disk_id}
-    return Media(
-        layouts=(layout,),
+    media = Media(
+        layouts=layouts,
         sector=disk.sector,
         version=f"VHDX 1 {words}",
         metadata={key: value for key, value in facts.items() if value},
         lost=runs.lost,
         notes=(*notes, *runs.notes),
     )
+    return answer(media, runs, reader)
 
 
 def _blocks(file: Replayed, table: Region, disk: Disk, runs: BlockRuns, taken: tuple[Region, ...]) -> None:
