@@ -25,6 +25,7 @@ _SECTOR: Final = 4096
 _LOG_MAX: Final = 32 * limits.MIB  # Windows makes logs of 1 MiB; checking 32 takes a few seconds
 _ENTRY: Final = struct.Struct("<4sIIIQII16sQQ")
 _DESCRIPTOR: Final = 32
+_UPDATES_MAX: Final = 100_000  # ranges laid over a file: a log of 32 MiB has 24,000 of data
 _LEADING: Final = 8
 _TRAILING: Final = 4
 
@@ -40,7 +41,11 @@ class Replayed:
         self._targets: list[int] = []
 
     def lay(self, start: int, stop: int, target: int) -> None:
-        """Say that [start, stop) is at ``target`` of the file now, or HOLE."""
+        """Say that [start, stop) is at ``target`` of the file now, or HOLE.
+
+        Raises:
+            Malformed: more ranges than a log can have.
+        """
         first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
         rows = [(start, stop, target)]
         if first < last:  # what the new range leaves of its neighbours
@@ -49,6 +54,8 @@ class Replayed:
             end, old = self._stops[last - 1], self._targets[last - 1]
             if end > stop:
                 rows.append((stop, end, old if old == HOLE else old + stop - self._starts[last - 1]))
+        if len(self._starts) > _UPDATES_MAX:
+            raise Malformed(f"a log of more than {_UPDATES_MAX} updates")
         self._starts[first:last] = [row[0] for row in rows]
         self._stops[first:last] = [row[1] for row in rows]
         self._targets[first:last] = [row[2] for row in rows]
@@ -147,6 +154,7 @@ class _Log:
         self._data = data
         self._guid = guid
         self._unchecked = 2 * len(data)  # bytes of checksums: entries that claim one another's bytes end it
+        self._known: dict[int, _Entry | None] = {}
 
     def active(self) -> list[_Entry]:
         """Return the entries of the newest complete sequence from its tail on; nothing: there is none."""
@@ -179,6 +187,11 @@ class _Log:
 
     def _entry(self, at: int) -> _Entry | None:
         """Return the entry at ``at``; None: there is no valid one."""
+        if at not in self._known:
+            self._known[at] = self._parse(at)
+        return self._known[at]
+
+    def _parse(self, at: int) -> _Entry | None:
         fields = _ENTRY.unpack_from(self._data, at)
         signature, checksum, length, tail, sequence, count, _, guid, flushed, last = fields
         if signature != b"loge" or guid != self._guid or not sequence:
@@ -186,11 +199,13 @@ class _Log:
         sectors = self.descriptor_sectors(count)
         if length % _SECTOR or not sectors * _SECTOR <= length <= len(self._data) or tail % _SECTOR:
             return None
+        self._unchecked -= length
+        if self._unchecked < 0:
+            return None
         raw = self._data[at : at + length]
         raw += self._data[: length - len(raw)]
         updates = self._updates(raw, at, sequence, count)
-        self._unchecked -= length
-        if updates is None or self._unchecked < 0:
+        if updates is None:
             return None
         if crc32c(raw[:4] + bytes(4) + raw[8:]) != checksum:
             return None

@@ -234,6 +234,15 @@ def test_a_hostile_log_ends_in_time() -> None:
     assert time.monotonic() - begin < 4
 
 
+def test_a_log_of_nothing_but_zeros_ends_in_time() -> None:
+    image = vhdx.compose(4 * MIB, {0: (vhdx.PRESENT, b"a")})
+    updates = [(MIB * 64 + 8192 * (n * 7919 % 30_000), 4096) for n in range(30_000)]
+    image = vhdx.with_log(image, [(0, vhdx.entry(3, updates, tail=0, size=len(image)))])
+    begin = time.monotonic()
+    assert contents("vhdx", image) == b"a".ljust(4 * MIB, b"\0")
+    assert time.monotonic() - begin < 4
+
+
 # --- damage -------------------------------------------------------------------------------------------
 def test_each_structure_that_is_there_twice_may_be_damaged_once() -> None:
     image = vhdx.compose(4 * MIB, {0: (vhdx.PRESENT, b"a"), 3: (vhdx.PRESENT, b"b")}, sequences=(6, 5))
