@@ -1,8 +1,8 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
-docs/interop (parallels), VMware Virtual Disk Format 1.1, Microsoft VHD 1.0 and [MS-VHDX], VirtualBox
-VDI notes, AFF and AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
+docs/interop (parallels), VMware Virtual Disk Format 1.1, AFF and AFF4 standards, Android sparse
+format, RFC 1952 and RFC 8878.
 """
 
 from __future__ import annotations
@@ -11,25 +11,12 @@ from typing import TYPE_CHECKING
 
 from imgfs.backends import Role
 from imgfs.backends._recognised import Version, at, row
-from imgfs.errors import NotMine
 
 if TYPE_CHECKING:
-    from imgfs.backends import Backend, Reader
+    from imgfs.backends import Backend
 
 _CONVERT = "convert it first: qemu-img convert -O raw"
-_FIXED = 2
 _UNPACK = "unpack it first"
-
-
-def _kind(reader: Reader) -> str:
-    """Say which kind of VHD this is; a fixed one is raw bytes and a footer.
-
-    Source: VHD 1.0, "Hard Disk Footer Format".
-    """
-    kind = int.from_bytes(reader.read(max(reader.size - 512, 0) + 60, 4), "big")
-    if kind == _FIXED:
-        raise NotMine("vhd: fixed, its bytes are read as they are")
-    return {3: "(dynamic)", 4: "(differencing)"}.get(kind, "")
 
 
 RECOGNISED: tuple[Backend, ...] = (
@@ -56,16 +43,6 @@ RECOGNISED: tuple[Backend, ...] = (
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
     row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),
-    row("vhd", "VHD", Role.MEDIA, at(0, b"conectix"), at(-512, b"conectix"), judge=_kind, needs=_CONVERT),
-    row("vhdx", "VHDX", Role.MEDIA, at(0, b"vhdxfile"), needs=_CONVERT),
-    row(
-        "vdi",
-        "VirtualBox disk",
-        Role.MEDIA,
-        at(64, b"\x7f\x10\xda\xbe"),
-        version=Version(68, "<I"),
-        needs=_CONVERT,
-    ),
     row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
     row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
     row(

@@ -104,7 +104,7 @@ def test_probing_finds_what_is_there_in_every_image_of_the_corpus(corpus: Path) 
         got, _ = first(data, (Role.MEDIA,), name)
         if got in {"", "raw"}:
             got, _ = first(data, (Role.VOLUMES, Role.FILES), "")
-        if got != want and name != "fixed.vhd":  # raw bytes and a footer: read as raw
+        if got != want:
             wrong.append((row["image"], want, got))
     assert not wrong
     assert looked > 100
