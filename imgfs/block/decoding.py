@@ -125,28 +125,29 @@ class Decoding:
             return outcome
         return await self.units.get(unit)
 
-    async def fill(self, missing: Sequence[tuple[Coded, int]], out: memoryview) -> None:
-        """Write the bytes of pieces, each at its place in ``out``, decoding all that is missing at once.
+    async def parts(self, pieces: Sequence[Coded]) -> list[Buffer]:
+        """Return the bytes of each piece, decoding all that is missing at once; whole blocks uncopied.
 
         Raises:
             EvidenceError: a unit cannot be read or does not decode.
         """
-        units = {piece.unit.key: piece.unit for piece, _ in missing if not isinstance(piece.unit, Strip)}
-        strips = {piece.unit.key: piece.unit for piece, _ in missing if isinstance(piece.unit, Strip)}
+        units = {piece.unit.key: piece.unit for piece in pieces if not isinstance(piece.unit, Strip)}
+        strips = {piece.unit.key: piece.unit for piece in pieces if isinstance(piece.unit, Strip)}
         groups = list(batches(units.values()))
         for group in groups:
             self.units.prefetch(group)
         wide = await self.strips.outcomes([strip] for strip in strips.values()) if strips else {}
         blocks = await self.units.get_all(groups) if groups else {}
-        for piece, at in missing:
+        parts: list[Buffer] = []
+        for piece in pieces:
             block = (wide if isinstance(piece.unit, Strip) else blocks)[piece.unit.key]
-            view = out[at : at + piece.length]
             if isinstance(block, EvidenceError):  # one of its units is bad, and perhaps not wanted
-                view[:] = await self._bring(narrowed(piece))
+                parts.append(await self._bring(narrowed(piece)))
             elif isinstance(block, Exception):
                 raise block.with_traceback(None)
             else:
-                view[:] = cut(block, piece)
+                parts.append(block if piece.length == len(block) else cut(block, piece))
+        return parts
 
     async def _decode(self, units: Sequence[Unit]) -> Sequence[Block | Exception]:
         """Decode units that ``batches`` put together; called by the cache, in its nursery."""

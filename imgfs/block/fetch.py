@@ -106,6 +106,10 @@ class Fetcher:
         piece = pieces[0] if len(pieces) == 1 else None
         if isinstance(piece, Coded) and not isinstance(piece.unit, Strip):
             return cut(await self._decoding.one(piece.unit), piece)
+        every = [piece for piece in pieces if isinstance(piece, Coded)]
+        if len(every) == len(pieces) > 0:
+            parts = await self._decoding.parts(every)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
         return await self._bring(pieces, lost_zero=self.lost_zero)
 
     def prefetch(self, source: ByteSource, start: int, stop: int) -> None:
@@ -156,7 +160,9 @@ class Fetcher:
             await self._pool.read([(p.file, p.offset, view[at : at + p.length]) for p, at in stored])
             self._stored += sum([piece.length for piece, _ in stored])
         if coded:
-            await self._decoding.fill(coded, view)
+            parts = await self._decoding.parts([piece for piece, _ in coded])
+            for (piece, at), part in zip(coded, parts, strict=True):
+                view[at : at + piece.length] = part
         if not missing:
             await trio.lowlevel.checkpoint()
         return out
