@@ -58,6 +58,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byte
         if "/" not in name:
             run("ntfscp", "-f", "-q", windows, source / name, name)
             truth[f"02-ntfs/root/{name}"] = data
+    for number in range(PROBES):
+        run("ntfscp", "-f", "-q", windows, source / f"dir/probe{number:03d}", f"probe{number:03d}")
+        truth[f"02-ntfs/root/probe{number:03d}"] = b"%d\n" % number
     with disk.open("r+b") as file:
         for at, volume in ((MIB, linux), (12 * MIB, windows)):
             file.seek(at)

@@ -109,16 +109,21 @@ def statistics_of(answers: list[float]) -> float:
 def storm(disk: Disk) -> list[float]:
     """Kill the workers, ask something only a worker can answer, and again; returns the seconds it took.
 
-    The answer in between keeps one request from meeting two kills: that would poison it.
+    The answers in between, one of each file system, keep a request from meeting two kills: that would
+    poison it. Requests of one worker are answered in turn.
     """
     answers: list[float] = []
-    asked = itertools.cycle(sorted(name for name in disk.files if "/probe" in name))
+    probes = [
+        itertools.cycle(sorted(name for name in disk.files if name.startswith(below) and "/probe" in name))
+        for below in ("01-", "02-")
+    ]
     while len(answers) < KILLS:
         for pid in workers(disk.point):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if len(answers) % 2 else signal.SIGSEGV)
         started = time.monotonic()
-        os.listxattr(disk.root / next(asked))
+        for names in probes:
+            os.listxattr(disk.root / next(names))
         answers.append(time.monotonic() - started)
         if not len(answers) % 10:
             drop_caches(disk.root, [])
