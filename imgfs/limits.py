@@ -53,12 +53,18 @@ DEADLINE: Final = {
     "link": 2.0,
     "xattrs": 2.0,
     "read": 5.0,
+    "decode": 10.0,
 }
 POISONS: Final = 5  # distinct culprits ...
 POISON_WINDOW: Final = 600.0  # ... within this many seconds quarantine a file system
 IDLE_WORKER: Final = 600.0
 BACK_OFF_FIRST: Final = 0.1
 BACK_OFF_MAX: Final = 10.0
+SLOTS: Final = 3  # jobs one decoder has at hand: one being decoded, two being filled or copied out
+SLOT_STORED: Final = 4 * MIB  # a strip and its coded bytes fit twice; untouched memory is not allocated
+SLOT_DECODED: Final = 4 * MIB
+SLOT_BYTES: Final = SLOT_STORED + SLOT_DECODED
+IDLE_DECODER: Final = 60.0
 SOURCE_READ_MAX: Final = 1 * MIB  # bytes of one read a worker may ask of its source
 
 # --- mount ----------------------------------------------------------------------------------------

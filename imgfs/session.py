@@ -127,6 +127,7 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
                 ) as supervisor,
                 trio.open_nursery() as nursery,
             ):
+                fetcher.hand_decoding_to(supervisor.decoders)
                 tree = Tree(
                     raw_links=settings.raw_links,
                     list_nested=settings.list_nested,

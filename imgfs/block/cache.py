@@ -57,6 +57,7 @@ class BlockCache(Generic[U]):
         "_misses",
         "_nursery",
         "_used",
+        "recycle",
     )
 
     def __init__(
@@ -70,6 +71,7 @@ class BlockCache(Generic[U]):
         self._nursery = nursery
         self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._flights: dict[int, _Flight] = {}
+        self.recycle: Callable[[Block], None] | None = None  # told what is dropped
         self._used = 0
         self._hits = self._misses = self._joined = self._evicted = self._failed = 0
 
@@ -146,6 +148,8 @@ class BlockCache(Generic[U]):
             _, gone = self._blocks.popitem(last=False)
             self._used -= len(gone)
             self._evicted += 1
+            if self.recycle is not None:
+                self.recycle(gone)
 
     def statistics(self) -> CacheStatistics:
         """Return the counters."""

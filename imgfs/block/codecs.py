@@ -145,6 +145,7 @@ def _held(found: int, length: int) -> str:
     return f"a compressed unit holds {more} bytes, {length} expected"
 
 
+LIBRARIES: Final = ("zstandard",)  # what decoders import when they are needed
 DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf, "deflate": _deflate, "zstd": _zstd}
 
 

@@ -17,13 +17,14 @@ from imgfs.block.batches import batches, decode_strip, decode_unit, span
 from imgfs.block.cache import BlockCache
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.hostfile import NotCached
-from imgfs.block.pieces import Block, Coded, ForeignUnit, Piece, Stored, Strip
-from imgfs.errors import BadUnit, EvidenceError
+from imgfs.block.pieces import Block, Coded, ForeignUnit, Piece, Stored, StoredUnit, Strip
+from imgfs.errors import BadUnit, EvidenceError, WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from imgfs.block.batches import Span
+    from imgfs.block.handover import Handover
     from imgfs.block.pieces import Unit
     from imgfs.block.pool import Pool
 
@@ -51,6 +52,7 @@ class Decoding:
         self.decoded_units = self.decoded_bytes = self.inline = self.foreign = self.stored = 0
         self._pool = pool
         self._bring = bring
+        self.handover: Handover | None = None  # None: strips are decoded in pool threads
 
     def held(self, piece: Coded) -> Buffer:
         """Return the bytes of a piece whose block is held.
@@ -109,7 +111,9 @@ class Decoding:
 
     async def one(self, unit: Unit) -> Block:
         """Return one block, decoded on the loop if it is small and its bytes are at hand."""
-        if unit.length <= _INLINE and not self.units.has(unit) and (place := span([unit])) is not None:
+        if unit.length > _INLINE or self.units.has(unit) or self._suspected([unit]):
+            return await self.units.get(unit)
+        if (place := span([unit])) is not None:
             place.file.check()
             try:
                 data = place.file.read_nowait(place.start, place.stop - place.start)
@@ -124,6 +128,10 @@ class Decoding:
             await trio.lowlevel.checkpoint()
             return outcome
         return await self.units.get(unit)
+
+    def _suspected(self, units: Iterable[Unit]) -> bool:
+        """Say whether decoding one of these has ended decoders."""
+        return self.handover is not None and self.handover.suspected(units)
 
     async def parts(self, pieces: Sequence[Coded]) -> list[Buffer]:
         """Return the bytes of each piece, decoding all that is missing at once; whole blocks uncopied.
@@ -151,7 +159,7 @@ class Decoding:
 
     async def _decode(self, units: Sequence[Unit]) -> Sequence[Block | Exception]:
         """Decode units that ``batches`` put together; called by the cache, in its nursery."""
-        if (place := span(units)) is not None:
+        if (place := span(units)) is not None and not self._suspected(units):
             place.file.check()
             return self._count(await self._decode_span(place))
         outcomes: list[Block | Exception] = []
@@ -182,6 +190,8 @@ class Decoding:
             if len(data) != unit.length:
                 return BadUnit(f"a worker sent {len(data)} bytes, {unit.length} expected")
             return bytes(data)
+        if self.handover is not None:
+            self.handover.refuse(unit)
         stored = await self._bring(unit.pieces)
         return await self._pool.compute(partial(decode_unit, unit), memoryview(stored))
 
@@ -192,15 +202,41 @@ class Decoding:
     async def _decode_strip(self, strip: Strip) -> Block | Exception:
         stored = strip.stored
         stored.file.check()
-        outcome = await self._pool.compute(_strip_cached, strip)
+        outcome = await self._strip_elsewhere(strip)
         if outcome is None:
-            data = bytearray(stored.length)
-            await self._pool.read([(stored.file, stored.offset, memoryview(data))])
-            outcome = await self._pool.compute(partial(decode_strip, strip), memoryview(data))
+            outcome = await self._strip_in_pool(strip)
         self.stored += stored.length
         if not isinstance(outcome, Exception):
             self.decoded_units += len(strip.coded)
             self.decoded_bytes += len(outcome)
+        return outcome
+
+    async def _strip_elsewhere(self, strip: Strip) -> Block | Exception | None:
+        """Let a decoder do it; None: there is none. One that dies may have been killed: asked twice.
+
+        Then its units are suspects, and where they are not guilty they are decoded one by one.
+        """
+        if self.handover is None:
+            return None
+        outcome = await self.handover.strip(strip)
+        if isinstance(outcome, WorkerError):
+            outcome = await self.handover.strip(strip)
+        if isinstance(outcome, WorkerError):
+            pieces = narrowed(Coded(strip, 0, strip.length))
+            await self.handover.suspects(
+                [piece.unit for piece in pieces if isinstance(piece.unit, StoredUnit)]
+            )
+            outcome = BadUnit(f"a decoder did not survive it: {outcome}")
+        return outcome
+
+    async def _strip_in_pool(self, strip: Strip) -> Block | Exception:
+        """Read and decode in one trip if the bytes are cached; else wait for the disk first."""
+        outcome = await self._pool.compute(_strip_cached, strip)
+        if outcome is None:
+            stored = strip.stored
+            data = bytearray(stored.length)
+            await self._pool.read([(stored.file, stored.offset, memoryview(data))])
+            outcome = await self._pool.compute(partial(decode_strip, strip), memoryview(data))
         return outcome
 
     def _count(self, outcomes: list[Block | Exception]) -> list[Block | Exception]:

@@ -16,6 +16,7 @@ import trio
 
 from imgfs import limits
 from imgfs.block.decoding import Decoding, cut
+from imgfs.block.handover import Handover
 from imgfs.block.hostfile import NotCached
 from imgfs.block.pieces import Bytes, Coded, Lost, Stored, Strip, Zeros
 from imgfs.block.pool import Pool
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from imgfs.block.decoding import Buffer
+    from imgfs.block.handover import Decoders
     from imgfs.block.pieces import ByteSource, Piece
 
 _SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB  # the largest request of the kernel
@@ -48,6 +50,11 @@ class Fetcher:
         self._decoding = Decoding(nursery, self._pool, cache_bytes, partial(self._bring, lost_zero=False))
         self._scratch = memoryview(bytearray(_SCRATCH))
         self._nowait = self._waited = self._stored = self._lost = 0
+
+    def hand_decoding_to(self, decoders: Decoders) -> None:
+        """Let other processes decode strips from now on."""
+        self._decoding.handover = Handover(decoders, self._pool)
+        self._decoding.strips.recycle = self._decoding.handover.recycle
 
     def fetch_nowait(self, source: ByteSource, start: int, stop: int) -> Buffer:
         """Return bytes [start, stop) if that needs no waiting; they are valid until the caller's next await.

@@ -127,8 +127,10 @@ class Template:
         for fd in fds:
             os.close(fd)
 
-    async def fork(self, fds: Sequence[int], *, has_table: bool) -> tuple[int, int, Exit]:
-        """Return process number, pidfd and exit of a new worker that got copies of ``fds``.
+    async def fork(self, fds: Sequence[int], kind: int) -> tuple[int, int, Exit]:
+        """Return process number, pidfd and exit of a new process that got copies of ``fds``.
+
+        ``kind`` is one of ``wire.FORK_*``.
 
         Raises:
             WorkerDied: the template is gone or cannot fork.
@@ -141,7 +143,7 @@ class Template:
         self._exits[number] = end
         while not self.dead:
             try:
-                socket.send_fds(self._sock, [wire.FORK.pack(number, has_table)], list(fds))
+                socket.send_fds(self._sock, [wire.FORK.pack(number, kind)], list(fds))
                 break
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
@@ -189,18 +191,15 @@ class Process:
         "gone",
         "lie",
         "pid",
-        "template",
     )
 
     def __init__(
         self,
-        template: Template,
         forked: tuple[int, int, Exit],
         control: socket.socket,
         block: socket.socket,
         error: int,
     ) -> None:
-        self.template = template
         self.pid, self._pidfd, self._end = forked
         self._sock = control
         self.block = block
@@ -347,10 +346,13 @@ class Process:
                 sock.close()
 
     def _tail(self) -> str:
-        if self._pidfd < 0:
-            return ""
-        try:
-            text = os.read(self._error, _FIRST_READ).decode("utf-8", "backslashreplace")
-        except BlockingIOError:
-            return ""
-        return repr(text[-_STDERR_TAIL:])[1:-1]
+        return stderr_tail(self._error) if self._pidfd >= 0 else ""
+
+
+def stderr_tail(fd: int) -> str:
+    """Return the end of what a process wrote, printable."""
+    try:
+        text = os.read(fd, _FIRST_READ).decode("utf-8", "backslashreplace")
+    except BlockingIOError:
+        return ""
+    return repr(text[-_STDERR_TAIL:])[1:-1]

@@ -10,6 +10,7 @@ import codecs
 import faulthandler
 import gc
 import importlib
+import mmap
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from imgfs.backends import discover
 from imgfs.errors import SandboxError
-from imgfs.worker import answer, sandbox, wire
+from imgfs.worker import answer, decode, sandbox, wire
 from imgfs.worker.reader import readers
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _fork(
     data, fds, _, _ = socket.recv_fds(control, wire.FORK.size, wire.FDS_MAX, socket.MSG_CMSG_CLOEXEC)
     if not data:
         os._exit(0)  # the daemon is gone
-    number, has_table = wire.FORK.unpack(data)
+    number, kind = wire.FORK.unpack(data)
     template = os.getpid()
     try:
         pid = os.fork()
@@ -113,7 +114,10 @@ def _fork(
         pid = -1
     if pid == 0:
         try:
-            _worker(template, fds, backends, has_table=bool(has_table), unsafe=unsafe)
+            if kind == wire.FORK_DECODER:
+                _decoder(template, fds, unsafe=unsafe)
+            else:
+                _worker(template, fds, backends, has_table=kind == wire.FORK_WITH_TABLE, unsafe=unsafe)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             os._exit(0)  # the daemon is gone, or has what it wanted
         except BaseException as why:  # noqa: BLE001  # a child must never return into the template's loop
@@ -134,14 +138,10 @@ def _worker(
     template: int, fds: Sequence[int], backends: dict[str, Backend], *, has_table: bool, unsafe: bool
 ) -> NoReturn:
     """Become a worker: read the request, prepare what it names, lose every right, open, serve."""
-    sandbox.die_with_parent(template)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     control_fd, block_fd, error_fd = fds[:3]
     table = fds[3] if has_table else -1
     donated = fds[4:] if has_table else fds[3:]
-    os.dup2(error_fd, 1)
-    os.dup2(error_fd, 2)
+    _born(template, error_fd)
     control = socket.socket(fileno=control_fd)
     block = socket.socket(fileno=block_fd)
     keep = {1, 2, *fds} - {error_fd}
@@ -160,6 +160,29 @@ def _worker(
         raise
     reader = readers(request, block, donated, table)
     answer.serve(control, request, sequence, reader, backends, report)
+
+
+def _decoder(template: int, fds: Sequence[int], *, unsafe: bool) -> NoReturn:
+    """Become a decoder: import what codecs need, lose every right, decode."""
+    _born(template, fds[2])
+    decode.prepare()
+    control = socket.socket(fileno=fds[0])
+    memory = mmap.mmap(fds[1], 0)  # outlives its descriptor
+    if unsafe:
+        sandbox.close_others({1, 2, fds[0]})
+    else:
+        sandbox.enter({1, 2, fds[0]})
+        sandbox.prove(template)
+    decode.serve(control, memoryview(memory))
+
+
+def _born(template: int, error: int) -> None:
+    """Do what every child does first."""
+    sandbox.die_with_parent(template)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(error, 1)
+    os.dup2(error, 2)
 
 
 def _prepare(request: wire.OpenRequest) -> None:

@@ -16,8 +16,9 @@ import trio
 from imgfs import limits
 from imgfs.block.extents import donation
 from imgfs.errors import SandboxError
-from imgfs.worker import sandbox
+from imgfs.worker import sandbox, wire
 from imgfs.worker.blocks import serve_blocks
+from imgfs.worker.decoders import Decoders
 from imgfs.worker.life import State
 from imgfs.worker.process import Process, Template
 
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 
     from imgfs.worker.blocks import Donate, Fetches
     from imgfs.worker.life import Worker
+    from imgfs.worker.process import Exit
 
 _RETIRE_EVERY: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatistics:
-    """Counters of all workers of a session. ``live`` are processes now."""
+    """Counters of all workers of a session. ``live`` and ``decoders`` are processes now."""
 
     live: int
+    decoders: int
     starts: int
     deaths: int
     templates: int
@@ -47,14 +50,15 @@ class Supervisor:
     __slots__ = (
         "_extra",
         "_fetcher",
-        "_nursery",
         "_starting",
         "_template",
         "_templates",
         "_unsafe",
         "deaths",
+        "decoders",
         "donate",
         "live",
+        "nursery",
         "opening",
         "starts",
         "status",
@@ -64,7 +68,7 @@ class Supervisor:
         self, fetcher: Fetches, nursery: trio.Nursery, *, unsafe: bool, extra: str, donate: Donate
     ) -> None:
         self._fetcher = fetcher
-        self._nursery = nursery
+        self.nursery = nursery
         self._unsafe = unsafe
         self._extra = extra
         self.donate = donate
@@ -75,6 +79,7 @@ class Supervisor:
         self.live: dict[Worker, None] = {}
         self.opening = trio.CapacityLimiter(4)  # openings at once: they are CPU-bound, in processes
         self.starts = self.deaths = 0
+        self.decoders = Decoders(self)
 
     async def template(self) -> Template:
         """Return a living template, started when there is none.
@@ -86,9 +91,17 @@ class Supervisor:
             if self._template is None or self._template.dead:
                 self._templates += 1
                 self._template = Template(unsafe=self._unsafe, extra=self._extra)
-                self._nursery.start_soon(self._template.listen)
+                self.nursery.start_soon(self._template.listen)
                 await self._template.wait_ready()
             return self._template
+
+    async def fork(self, fds: Sequence[int], kind: int) -> tuple[int, int, Exit]:
+        """Fork a process from the template; see ``Template.fork``.
+
+        Raises:
+            WorkerDied: the template is gone.
+        """
+        return await (await self.template()).fork(fds, kind)
 
     async def spawn(self, worker: Worker, donated: Sequence[int], table: int) -> Process:
         """Return a new process that waits for its first request.
@@ -97,14 +110,14 @@ class Supervisor:
             WorkerDied: the template is gone.
         """
         self._make_room()
-        template = await self.template()
         control, control_theirs = socket.socketpair()
         block, block_theirs = socket.socketpair()
         error, error_theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             fds = [control_theirs.fileno(), block_theirs.fileno(), error_theirs]
             fds += [table] if table >= 0 else []
-            forked = await template.fork([*fds, *donated], has_table=table >= 0)
+            kind = wire.FORK_WITH_TABLE if table >= 0 else wire.FORK_WORKER
+            forked = await self.fork([*fds, *donated], kind)
         except BaseException:
             control.close()
             block.close()
@@ -116,10 +129,10 @@ class Supervisor:
             os.close(error_theirs)
         control.setblocking(False)
         block.setblocking(False)
-        process = Process(template, forked, control, block, error)
+        process = Process(forked, control, block, error)
         self.starts += 1
         self.live[worker] = None
-        self._nursery.start_soon(serve_blocks, process, worker.sources, self._fetcher)
+        self.nursery.start_soon(serve_blocks, process, worker.sources, self._fetcher)
         return process
 
     def _make_room(self) -> None:
@@ -135,12 +148,14 @@ class Supervisor:
             old = trio.current_time() - limits.IDLE_WORKER
             for worker in [w for w in self.live if w.state is State.READY and w.idle_since < old]:
                 worker._retire()
+            self.decoders.retire_idle()
 
     def statistics(self) -> SupervisorStatistics:
         """Return the counters."""
         report = f"seccomp {self.status.seccomp}, landlock ABI {self.status.landlock}"
         return SupervisorStatistics(
             live=len(self.live),
+            decoders=len(self.decoders.live),
             starts=self.starts,
             deaths=self.deaths,
             templates=self._templates,
@@ -149,6 +164,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Kill every process."""
+        self.decoders.close()
         for worker in list(self.live):
             if worker._process is not None:
                 worker._process.release()

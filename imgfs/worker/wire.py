@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from imgfs import errors, limits
-from imgfs.model import Attr, FilesInfo, Layout, Media, Page, VolumeTable
+from imgfs.model import Attr, Codec, FilesInfo, Layout, Media, Page, VolumeTable
 
 if TYPE_CHECKING:
     import socket
@@ -26,9 +26,10 @@ MESSAGE_TEXT_MAX: Final = 1000  # characters of an error message that travel
 BLOCK_REQUEST: Final = struct.Struct("<IIQ")  # source, length, start
 BLOCK_REPLY: Final = struct.Struct("<IB")  # length of what follows, status
 
-FORK: Final = struct.Struct(
-    "<IB"
-)  # number of the worker to be, whether a memory file for tables is among the fds
+FORK: Final = struct.Struct("<IB")  # number of the process to be, kind
+FORK_WORKER: Final = 0
+FORK_WITH_TABLE: Final = 1  # a worker; a memory file for tables is among its descriptors
+FORK_DECODER: Final = 2
 NEWS: Final = struct.Struct("<BIii")  # kind, number of the worker, pid, wait status or errno
 READY: Final = 0
 FORKED: Final = 1
@@ -116,6 +117,28 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, tag="read"):
 FilesRequest = ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsRequest | ReadRequest
 
 
+class DecodeRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Decode units of a slot of shared memory.
+
+    Shapes: unit i is stored in bytes [starts[i], stops[i]) of the slot; what becomes of it has lengths[i]
+    bytes and follows that of unit i - 1. ``coded`` as of ``block.pieces.StoredUnit``.
+    """
+
+    slot: int
+    codec: Codec
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    coded: tuple[bool, ...]
+    lengths: tuple[int, ...]
+
+
+class DecodeReply(msgspec.Struct, frozen=True, array_like=True):
+    """A slot is done; ``failed`` says why by number of the unit."""
+
+    slot: int
+    failed: dict[int, str]
+
+
 class OpenReply(msgspec.Struct, frozen=True, kw_only=True):
     """What opening gave. ``table`` is the length of what layouts have in the memory file, -1: none.
 
@@ -159,6 +182,8 @@ def receive_exactly(sock: socket.socket, length: int) -> bytearray:
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_open_request: Final = msgspec.msgpack.Decoder(OpenRequest).decode
 decode_request: Final = msgspec.msgpack.Decoder(FilesRequest).decode
+decode_decode_request: Final = msgspec.msgpack.Decoder(DecodeRequest).decode
+decode_decode_reply: Final = msgspec.msgpack.Decoder(DecodeReply).decode
 decode_open: Final = msgspec.msgpack.Decoder(OpenReply).decode
 decode_page: Final = msgspec.msgpack.Decoder(Page).decode
 decode_attr: Final = msgspec.msgpack.Decoder(Attr).decode

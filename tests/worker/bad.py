@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from imgfs.backends import Backend, Role
+from imgfs.block import codecs
 from imgfs.errors import Malformed, NeedKey, NeedMembers, NotFound, NotMine
 from imgfs.model import Attr, Entry, FilesInfo, Foreign, Inline, Kind, Linear, Media, Page, TreeInfo
 from imgfs.worker import sandbox
 
 if TYPE_CHECKING:
     from imgfs.backends import Options, Reader
+    from imgfs.block.codecs import Parameters
+    from imgfs.block.pieces import Block
     from imgfs.model import Layout
 
 COUNT = 200  # entries of directory 1
@@ -49,6 +52,19 @@ def misbehave(how: str) -> None:
             raise ZeroDivisionError("bug")
         case "recurse":
             misbehave("recurse")
+
+
+DEADLY = b"deadly"
+
+
+def deadly(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
+    """Decode as EWF does, and end the process at what starts with DEADLY."""
+    if stored[: len(DEADLY)] == DEADLY:
+        ctypes.string_at(0)
+    return codecs.DECODERS["ewf"](stored, coded, length, parameters)
+
+
+cast("dict[str, codecs.Decoder]", codecs.DECODERS)["deadly"] = deadly
 
 
 class BadFiles:

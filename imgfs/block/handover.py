@@ -1,0 +1,159 @@
+"""Strips decoded by other processes: stored bytes are put into a slot of shared memory, results copied out.
+
+The copy is what keeps decoded bytes the daemon's own: who decodes one image never touches another's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import repeat
+from sys import getrefcount
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from imgfs.block.hostfile import NotCached
+from imgfs.block.pieces import Stored
+from imgfs.errors import BadUnit, WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from imgfs.block.pieces import Block, StoredUnit, Strip, Unit
+    from imgfs.block.pool import Pool
+    from imgfs.model import Codec
+
+_SPARES: Final = 8  # blocks kept for reuse
+_UNSHARED: Final = 2  # what getrefcount says of an object with one name: that and its argument
+_LETHAL_SECONDS: Final = 60.0  # what ended a decoder is not decoded again so soon: it may have been killed
+_LETHAL_KEPT: Final = 10_000
+
+
+class Slot(Protocol):
+    """Room for one job: ``stored`` is filled by us, ``decoded`` valid after ``decode`` until ``give``."""
+
+    @property
+    def stored(self) -> memoryview:
+        """Return where stored bytes go."""
+
+    @property
+    def decoded(self) -> memoryview:
+        """Return where decoded bytes come."""
+
+    async def decode(
+        self,
+        codec: Codec,
+        starts: Sequence[int],
+        stops: Sequence[int],
+        coded: Sequence[bool],
+        lengths: Sequence[int],
+    ) -> dict[int, str]:
+        """Decode units of ``stored``, one behind the other; return what failed and why, by number.
+
+        Raises:
+            WorkerError: the decoder did not survive it.
+        """
+
+    def give(self) -> None:
+        """Let somebody else have the slot."""
+
+
+class Decoders(Protocol):
+    """Who decodes."""
+
+    async def take(self) -> Slot:
+        """Return a slot, waiting for one in turn.
+
+        Raises:
+            WorkerError: there is no decoder.
+        """
+
+
+class Handover:
+    """What a fetcher has decoded elsewhere."""
+
+    __slots__ = ("_decoders", "_lethal", "_pool", "_spare")
+
+    def __init__(self, decoders: Decoders, pool: Pool) -> None:
+        self._decoders = decoders
+        self._pool = pool
+        self._spare: deque[bytearray] = deque(maxlen=_SPARES)
+        self._lethal: dict[int, float] = {}  # when, by key of the unit
+
+    def recycle(self, block: Block) -> None:
+        """Take a block that the cache has dropped: a new one of a megabyte costs as much as decoding half."""
+        if type(block) is bytearray:
+            self._spare.append(block)
+
+    def suspected(self, units: Iterable[Unit]) -> bool:
+        """Say whether one of these ended decoders."""
+        return bool(self._lethal) and any(unit.key in self._lethal for unit in units)
+
+    def refuse(self, unit: Unit) -> None:
+        """Return when the daemon itself may decode a unit.
+
+        Raises:
+            BadUnit: decoding it ended decoders a moment ago.
+        """
+        at = self._lethal.get(unit.key)
+        if at is not None:
+            if trio.current_time() < at + _LETHAL_SECONDS:
+                raise BadUnit("decoding it ended the process that did")
+            del self._lethal[unit.key]
+
+    async def strip(self, strip: Strip) -> Block | Exception | None:
+        """Return the block of a strip, or the failure of one of its units; None: there is no decoder."""
+        try:
+            slot = await self._decoders.take()
+        except WorkerError:
+            return None
+        unit = strip.source.unit
+        lengths = [*repeat(unit, len(strip.coded) - 1), strip.length % unit or unit]
+        try:
+            await self._fill(strip.stored, slot)
+            failed = await slot.decode(strip.source.codec, strip.starts, strip.ends, strip.coded, lengths)
+            return BadUnit(failed[min(failed)]) if failed else self._copied(slot.decoded[: strip.length])
+        except WorkerError as why:
+            return why
+        finally:
+            slot.give()
+
+    async def suspects(self, units: Iterable[StoredUnit]) -> None:
+        """Decode units of a strip that ended decoders, each alone, and remember those that do it again."""
+        for unit in units:
+            try:
+                slot = await self._decoders.take()
+            except WorkerError:
+                self._remember(unit)  # not proven, but the daemon is not the place to find out
+                continue
+            try:
+                stored = unit.pieces[0]
+                assert isinstance(stored, Stored)  # noqa: S101  # what made it part of a strip
+                await self._fill(stored, slot)
+                await slot.decode(unit.codec, [0], [stored.length], [unit.coded], [unit.length])
+            except WorkerError:
+                self._remember(unit)
+            finally:
+                slot.give()
+
+    def _remember(self, unit: StoredUnit) -> None:
+        self._lethal[unit.key] = trio.current_time()
+        if len(self._lethal) > _LETHAL_KEPT:
+            del self._lethal[next(iter(self._lethal))]
+
+    async def _fill(self, stored: Stored, slot: Slot) -> None:
+        room = slot.stored[: stored.length]
+        try:
+            stored.file.read_into_nowait(stored.offset, room)
+        except NotCached:
+            await self._pool.read([(stored.file, stored.offset, room)])
+
+    def _copied(self, decoded: memoryview) -> bytearray:
+        """Return a copy, in a block that nobody refers to any more if there is one."""
+        for _ in range(len(self._spare)):
+            block = self._spare.popleft()
+            # Its views refer to it, too.
+            if len(block) == len(decoded) and getrefcount(block) == _UNSHARED:
+                memoryview(block)[:] = decoded
+                return block
+        return bytearray(decoded)
