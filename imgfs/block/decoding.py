@@ -172,11 +172,12 @@ class Decoding:
 
     async def _decode_span(self, place: Span) -> list[Block | Exception]:
         """Read and decode in one trip if the bytes are cached; else wait for the disk first."""
-        outcomes = await self._pool.compute(_decode_cached, place)
+        small = sum([unit.length for unit in place.units]) <= _INLINE
+        outcomes = None if small else await self._pool.compute(_decode_cached, place)
         if outcomes is None:
-            data = bytearray(place.stop - place.start)
-            await self._pool.read([(place.file, place.start, memoryview(data))])
-            outcomes = await self._pool.compute(place.decode, memoryview(data))
+            data = memoryview(bytearray(place.stop - place.start))
+            await self._pool.read([(place.file, place.start, data)])
+            outcomes = place.decode(data) if small else await self._pool.compute(place.decode, data)
         self.stored += place.stop - place.start
         return outcomes
 

@@ -22,7 +22,8 @@ class CacheStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchStatistics:
-    """What fetching did. Units: ``*_bytes`` bytes; ``pool_trips`` hops to a pool thread.
+    """What fetching did. Units: ``*_bytes`` bytes; ``pool_trips`` hops to a pool thread,
+    ``ring_reads`` waits through io_uring.
 
     ``nowait`` counts reads answered without waiting, ``waited`` the others; ``inline_units`` were
     decoded on the loop because the hop would have cost more; ``foreign_units`` came from workers;
@@ -32,6 +33,7 @@ class FetchStatistics:
     nowait: int
     waited: int
     pool_trips: int
+    ring_reads: int
     stored_bytes: int
     decoded_units: int
     decoded_bytes: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from imgfs import limits
 from imgfs.block.codecs import DECODERS
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _STRIP: Final = 1 * limits.MIB
 _MOST: Final = 1024  # units of a strip
 FEWEST: Final = 2
+_LITTLE: Final = 32 * limits.KIB
+_UNKNOWN: Final = cast("Strip", object())
 # Strips are planned by read-ahead and by every read of them: this many are remembered, about 3 KiB each.
 _RECENT: Final = 256
 
@@ -63,7 +65,11 @@ class UnitMap(ABC):
             number = start // wide
             at = number * wide
             until = min(at + wide, stop)
-            strip = self._strips[number] if number in self._strips else self._remember(number)
+            strip = self._strips.get(number, _UNKNOWN)
+            if strip is _UNKNOWN:
+                # Who wants little of a strip that nobody has read from does without it: making one costs
+                # as much as decoding a unit.
+                strip = None if until - start <= _LITTLE else self._remember(number)
             if strip is None:
                 pieces += self.units(start, until)
             else:
