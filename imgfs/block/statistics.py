@@ -22,12 +22,12 @@ class CacheStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchStatistics:
-    """What fetching did. Units: ``*_bytes`` bytes; ``pool_trips`` hops to a pool thread,
-    ``ring_reads`` waits through io_uring.
+    """What fetching did. Units: ``*_bytes`` bytes.
 
-    ``nowait`` counts reads answered without waiting, ``waited`` the others; ``inline_units`` were
-    decoded on the loop because the hop would have cost more; ``foreign_units`` came from workers;
-    ``cache`` holds units, ``strips`` what sequential readers had decoded ahead.
+    ``nowait`` counts reads answered without waiting, ``waited`` the others; ``pool_trips`` hops to a pool
+    thread, ``ring_reads`` waits through io_uring; ``inline_units`` were decoded on the loop because a hop
+    would have cost more; ``foreign_units`` came from workers; ``cache`` holds units, ``strips`` what
+    sequential readers had decoded ahead.
     """
 
     nowait: int

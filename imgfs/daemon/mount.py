@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SETTLED = 0.05  # seconds until the kernel has taken the answer to INIT
+_PATIENCE = 5.0  # seconds for the kernel to take our answer to INIT
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -103,23 +104,24 @@ async def _serve(
         await nursery.start(partial(control.serve, record.with_suffix(".sock"), verbs, os.getuid()))
         await nursery.start(_signals)  # before ``live``: a signal would end us without unmounting
         nursery.start_soon(_watch, session, operations)
-        nursery.start_soon(_raise_readahead, config.mountpoint, operations)
+        nursery.start_soon(_announce, config.mountpoint, live)
         nursery.start_soon(resolve)
-        logger.info(log.MOUNTED, extra={"mountpoint": config.mountpoint})
-        live()
         await pyfuse3.main()
         logger.info(log.UNMOUNTED, extra={"mountpoint": config.mountpoint})
         nursery.cancel_scope.cancel()
 
 
-async def _raise_readahead(where: str, operations: Operations) -> None:
-    """Ask the kernel for requests of 1 MiB instead of 128 KiB; only root may, and nothing depends on it.
+async def _announce(where: str, live: Callable[[], None]) -> None:
+    """Say that the mount is live, once the kernel has taken our answer to INIT: it asks nothing before.
 
-    The kernel sets its own value when it takes our answer to INIT, which is after ``init`` was called.
+    Then it may be told to ask for 1 MiB at a time instead of 128 KiB: only root may, and nothing depends on
+    it. Later it would be too late for the first reader: a file keeps what it was opened with.
     """
-    await operations.started.wait()
-    await trio.sleep(_SETTLED)
+    with trio.move_on_after(_PATIENCE), suppress(OSError):
+        await trio.to_thread.run_sync(os.statvfs, where, abandon_on_cancel=True)
     runtime.set_read_ahead(where, limits.READ_AHEAD_KIB)
+    logger.info(log.MOUNTED, extra={"mountpoint": where})
+    live()
 
 
 async def _signals(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -83,11 +83,6 @@ class Operations(pyfuse3.Operations):
         self._slow = 0
         self._bytes = 0
         self._started = time.monotonic()
-        self.started = trio.Event()
-
-    def init(self) -> None:
-        """Take note that the kernel has begun to ask."""
-        self.started.set()
 
     # --- names ---------------------------------------------------------------------------------------
     @barrier
