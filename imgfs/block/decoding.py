@@ -37,6 +37,9 @@ _INLINE: Final = 64 * limits.KIB
 _AHEAD_SHARE: Final = 4
 # A read does if it wants this part of it.
 _READ_SHARE: Final = 2
+# Or if another read of the last this many did, too.
+_TOUCHED: Final = 32
+_SPOILT: Final = 10_000  # strips remembered as not worth trying again
 
 
 class Decoding:
@@ -52,6 +55,8 @@ class Decoding:
         self.decoded_units = self.decoded_bytes = self.inline = self.foreign = self.stored = 0
         self._pool = pool
         self._bring = bring
+        self._spoilt: dict[int, None] = {}  # keys of strips that did not decode, in order
+        self._touched: dict[int, None] = {}  # keys of strips that little was wanted of, in order
         self.handover: Handover | None = None  # None: strips are decoded in pool threads
 
     def held(self, piece: Coded) -> Buffer:
@@ -77,12 +82,24 @@ class Decoding:
         for piece in pieces:
             strip = piece.unit if isinstance(piece, Coded) else None
             if isinstance(piece, Coded) and isinstance(strip, Strip) and not self.strips.has(strip):
-                if piece.length * _READ_SHARE < strip.length:
+                little = piece.length * _READ_SHARE < strip.length
+                if strip.key in self._spoilt or (little and not self._touched_again(strip)):
                     chosen += narrowed(piece)
                     continue
                 self.strips.prefetch([strip])
             chosen.append(piece)
         return chosen
+
+    def _touched_again(self, strip: Strip) -> bool:
+        """Say whether a strip was read from a few reads ago: who walks tables of metadata comes back soon."""
+        touched = self._touched
+        if strip.key in touched:
+            del touched[strip.key]
+            return True
+        touched[strip.key] = None
+        if len(touched) > _TOUCHED:
+            del touched[next(iter(touched))]
+        return False
 
     def ahead(self, pieces: Iterable[Piece]) -> list[Stored]:
         """Start to decode what pieces need; never waits, never raises. Returns what is to be announced."""
@@ -94,7 +111,7 @@ class Decoding:
             if not isinstance(piece.unit, Strip):
                 units[piece.unit.key] = piece.unit
             elif not self.strips.has(piece.unit):
-                if piece.length * _AHEAD_SHARE >= piece.unit.length:
+                if piece.length * _AHEAD_SHARE >= piece.unit.length and piece.unit.key not in self._spoilt:
                     strips[piece.unit.key] = piece.unit
                 else:
                     units |= {
@@ -210,6 +227,10 @@ class Decoding:
         if not isinstance(outcome, Exception):
             self.decoded_units += len(strip.coded)
             self.decoded_bytes += len(outcome)
+        elif isinstance(outcome, EvidenceError):
+            self._spoilt[strip.key] = None
+            if len(self._spoilt) > _SPOILT:
+                del self._spoilt[next(iter(self._spoilt))]
         return outcome
 
     async def _strip_elsewhere(self, strip: Strip) -> Block | Exception | None:

@@ -182,6 +182,7 @@ class Decoder:
         """Wait until the process is gone and say how it ended, unless we ended it."""
         with trio.move_on_after(END_DEADLINE, shield=True):
             await self._end.seen.wait()
+        self._owner.buried(self, self._end.status)
         if not isinstance(self.gone, Retired):
             tail = stderr_tail(self._error)
             facts = {"spec": "decoder", "why": str(self.gone), "end": str(self._end), "stderr": tail}

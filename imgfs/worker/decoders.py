@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -101,6 +102,11 @@ class Decoders:
         if isinstance(decoder.gone, Retired):
             return
         self._supervisor.deaths += 1
+
+    def buried(self, decoder: Decoder, status: int | None) -> None:
+        """Take note of how a decoder ended, as from wait(2). A killed one might have lived."""
+        if status is None or os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+            return
         self._lost = 0 if decoder.done else self._lost + 1
         if self._lost >= _AT_ONCE:
             self._not_before = trio.current_time() + limits.BACK_OFF_MAX
