@@ -7,6 +7,7 @@ a machine that becomes slower does so for all of them. What counts are the ratio
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -82,13 +83,24 @@ def measure(table: Table, system: System, image: Path, workload: Workload, limit
 
 
 def memory(root: Path) -> dict[str, float]:
-    """Return MiB of the daemon that serves ``root``, now and at most."""
+    """Return MiB of the daemon that serves ``root``, now and at most, and without what its caches hold."""
     for _, record in runtime.records():
         if str(root).startswith(record.mountpoint + "/"):
             with suppress(OSError):
                 status = Path(f"/proc/{record.pid}/status").read_text()
                 now, peak = (int(re.search(rf"{key}:\s+(\d+)", status)[1]) for key in ("VmRSS", "VmHWM"))  # type: ignore[index]
-                return {"daemon": now / 1024, "daemon at most": peak / 1024}
+                counted = json.loads((Path(record.mountpoint) / ".imgfs/statistics.json").read_text())
+            caches = [
+                counted["directories"],
+                counted["layouts"],
+                *(counted["fetch"][c] for c in ("cache", "strips")),
+            ]
+            held = sum(cache["used"] for cache in caches) / images.MIB
+            return {
+                "daemon": now / 1024,
+                "daemon at most": peak / 1024,
+                "daemon without its caches": now / 1024 - held,
+            }
     return {}
 
 

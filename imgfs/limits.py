@@ -33,7 +33,7 @@ BLOCKING_READS: Final = 8  # pool threads that may wait for a disk
 BATCH_BYTES: Final = 1 * MIB  # stored bytes read and decoded per trip to the pool
 FOREIGN_UNIT: Final = 256 * KIB  # what one `read` of a worker brings for bytes only it can produce
 LAYOUT_CACHE_BYTES: Final = 64 * MIB
-DIRCACHE_ENTRIES: Final = 200_000
+DIRCACHE_BYTES: Final = 192 * MIB  # about 200,000 entries
 CHECK_HOST_EVERY: Final = 1.0  # seconds between two comparisons of a host file's identity
 
 # --- workers ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Listed directories, bounded by entries. A listing grows page by page and is shared by its readers.
+"""Listed directories, bounded by bytes. A listing grows page by page and is shared by its readers.
 
 Atomic sections: a page is appended, indexed and numbered between two awaits; one task loads a listing at
 a time, the others wait for it and look again.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from imgfs import limits
+from imgfs.model import Inline
 from imgfs.tree import names
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
     LoadPage = Callable[[int], Awaitable[Page]]
     Key = tuple[int, int, int]
+
+# What an entry was measured to take (tests/tree/test_dircache.py): its row, the two structs with their
+# numbers, a place in both indexes; and a layout of one run.
+_ROW_BYTES: Final = 800
+_LAYOUT_BYTES: Final = 350
 
 
 class Row(NamedTuple):
@@ -32,9 +39,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DirCacheStatistics:
-    """Units: entries; hits and misses count listings asked for."""
+    """Units: ``used`` and ``capacity`` bytes (estimated); hits and misses count listings asked for."""
 
     entries: int
+    used: int
     capacity: int
     hits: int
     misses: int
@@ -43,14 +51,15 @@ class DirCacheStatistics:
 class Listing:
     """A directory as far as it has been read. ``damaged`` says what is missing from it."""
 
-    __slots__ = ("_load", "_loading", "complete", "cursor", "damaged", "grew", "index", "rows")
+    __slots__ = ("_load", "_loading", "complete", "cursor", "damaged", "grew", "index", "rows", "weight")
 
-    def __init__(self, load: LoadPage, grew: Callable[[Listing, list[Row]], None]) -> None:
+    def __init__(self, load: LoadPage, grew: Callable[[Listing, list[Row], int], None]) -> None:
         self._load = load
         self.grew = grew
         self._loading: trio.Event | None = None
         self.rows: list[Row] = []
         self.index: dict[bytes, Row] = {}
+        self.weight = 0  # bytes, estimated
         self.cursor = 0
         self.complete = False
         self.damaged = ""
@@ -81,11 +90,13 @@ class Listing:
             fresh.append(row)
             self.index[name] = row
         self.rows += fresh
+        weight = _weight(fresh)
+        self.weight += weight
         if page.damaged:
             self.damaged = page.damaged
         self.complete = page.next < 0
         self.cursor = page.next
-        self.grew(self, fresh)
+        self.grew(self, fresh, weight)
 
     async def find(self, name: bytes) -> Row | None:
         """Return the entry of that name, reading on until it appears or the directory ends."""
@@ -110,7 +121,7 @@ class DirCache:
 
     __slots__ = ("_capacity", "_entries", "_hits", "_listings", "_misses", "_used")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int = limits.DIRCACHE_BYTES) -> None:
         self._capacity = capacity
         self._listings: OrderedDict[Key, Listing] = OrderedDict()
         self._entries: dict[tuple[int, int, int, int], Entry] = {}
@@ -129,10 +140,10 @@ class DirCache:
         fs, tree, _inum = key
         entries = self._entries
 
-        def grew(listing: Listing, fresh: list[Row]) -> None:
+        def grew(listing: Listing, fresh: list[Row], weight: int) -> None:
             for row in fresh:
                 entries[(fs, tree, row.entry.attr.inum, row.entry.stream)] = row.entry
-            self._used += len(fresh)
+            self._used += weight
             self._shrink(listing)
 
         listing = Listing(load, grew)
@@ -151,14 +162,24 @@ class DirCache:
                 continue
             del self._listings[key]
             oldest.grew = _dropped  # whoever still reads it keeps it alive, uncounted
-            self._used -= len(oldest.rows)
+            self._used -= oldest.weight
             for row in oldest.rows:
                 self._entries.pop((key[0], key[1], row.entry.attr.inum, row.entry.stream), None)
 
     def statistics(self) -> DirCacheStatistics:
         """Count what is held."""
-        return DirCacheStatistics(self._used, self._capacity, self._hits, self._misses)
+        return DirCacheStatistics(len(self._entries), self._used, self._capacity, self._hits, self._misses)
 
 
-def _dropped(_listing: Listing, _fresh: list[Row]) -> None:
+def _dropped(_listing: Listing, _fresh: list[Row], _weight: int) -> None:
     """Stand in for the cache once a listing has left it."""
+
+
+def _weight(rows: list[Row]) -> int:
+    """Return the bytes that rows take, with both indexes: a sum over the page, not a measurement."""
+    held = len(rows) * _ROW_BYTES + sum([2 * len(row.name) for row in rows])
+    for row in rows:
+        if row.entry.layout is not None:
+            held += _LAYOUT_BYTES
+            held += sum([layout.size for layout in row.entry.layout if isinstance(layout, Inline)])
+    return held

@@ -41,14 +41,13 @@ class Tree:
     def __init__(
         self,
         *,
-        directory_entries: int = limits.DIRCACHE_ENTRIES,
         layout_bytes: int = limits.LAYOUT_CACHE_BYTES,
         raw_links: bool = False,
         list_nested: bool = False,
         m_ns: int = 0,
         background: Background | None = None,
     ) -> None:
-        self.dircache = DirCache(directory_entries)
+        self.dircache = DirCache()
         self.layouts = LayoutCache(layout_bytes)
         self.raw_links = raw_links
         self.loops: set[Ino] = set()
