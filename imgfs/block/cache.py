@@ -136,7 +136,11 @@ class BlockCache(Generic[U]):
 
     def has(self, unit: U) -> bool:
         """Return whether a unit is held or being decoded."""
-        return unit.key in self._blocks or unit.key in self._flights
+        return self.has_key(unit.key)
+
+    def has_key(self, key: int) -> bool:
+        """Return whether a unit of that key is held or being decoded."""
+        return key in self._blocks or key in self._flights
 
     def put(self, unit: U, block: Block) -> None:
         """Keep a block that was decoded between two awaits, hence by nobody else."""

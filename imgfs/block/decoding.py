@@ -18,6 +18,7 @@ from imgfs.block.cache import BlockCache
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.hostfile import NotCached
 from imgfs.block.pieces import Block, Coded, ForeignUnit, Piece, Stored, StoredUnit, Strip
+from imgfs.block.worth import Worth
 from imgfs.errors import BadUnit, EvidenceError, WorkerError
 
 if TYPE_CHECKING:
@@ -33,13 +34,6 @@ Bring = Callable[[Sequence[Piece]], Awaitable[Buffer]]
 
 # A hop to a pool thread costs more than inflating this much; one such unit is decoded on the loop.
 _INLINE: Final = 64 * limits.KIB
-# Read-ahead decodes a strip as a whole if it wants this part of it: the edges of a file's extents.
-_AHEAD_SHARE: Final = 4
-# A read does if it wants this part of it.
-_READ_SHARE: Final = 2
-# Or if another read of the last this many did, too.
-_TOUCHED: Final = 32
-_SPOILT: Final = 10_000  # strips remembered as not worth trying again
 
 
 class Decoding:
@@ -55,8 +49,7 @@ class Decoding:
         self.decoded_units = self.decoded_bytes = self.inline = self.foreign = self.stored = 0
         self._pool = pool
         self._bring = bring
-        self._spoilt: dict[int, None] = {}  # keys of strips that did not decode, in order
-        self._touched: dict[int, None] = {}  # keys of strips that little was wanted of, in order
+        self._worth = Worth()
         self.handover: Handover | None = None  # None: strips are decoded in pool threads
 
     def held(self, piece: Coded) -> Buffer:
@@ -82,24 +75,20 @@ class Decoding:
         for piece in pieces:
             strip = piece.unit if isinstance(piece, Coded) else None
             if isinstance(piece, Coded) and isinstance(strip, Strip) and not self.strips.has(strip):
-                little = piece.length * _READ_SHARE < strip.length
-                if strip.key in self._spoilt or (little and not self._touched_again(strip)):
+                if not self._worth.now(strip, piece.length):
                     chosen += narrowed(piece)
                     continue
-                self.strips.prefetch([strip])
+                self._follow(strip)
             chosen.append(piece)
         return chosen
 
-    def _touched_again(self, strip: Strip) -> bool:
-        """Say whether a strip was read from a few reads ago: who walks tables of metadata comes back soon."""
-        touched = self._touched
-        if strip.key in touched:
-            del touched[strip.key]
-            return True
-        touched[strip.key] = None
-        if len(touched) > _TOUCHED:
-            del touched[next(iter(touched))]
-        return False
+    def _follow(self, strip: Strip) -> None:
+        """Decode a strip, and the next one, too, for who came from the one before: a walk along a table."""
+        self.strips.prefetch([strip])
+        if self.strips.has_key(strip.key - 1):
+            stop = strip.index * strip.source.unit + strip.length
+            following = strip.source.plan(stop, min(stop + strip.length, strip.source.size))
+            self.ahead(following)
 
     def ahead(self, pieces: Iterable[Piece]) -> list[Stored]:
         """Start to decode what pieces need; never waits, never raises. Returns what is to be announced."""
@@ -111,7 +100,7 @@ class Decoding:
             if not isinstance(piece.unit, Strip):
                 units[piece.unit.key] = piece.unit
             elif not self.strips.has(piece.unit):
-                if piece.length * _AHEAD_SHARE >= piece.unit.length and piece.unit.key not in self._spoilt:
+                if self._worth.ahead(piece.unit, piece.length):
                     strips[piece.unit.key] = piece.unit
                 else:
                     units |= {
@@ -228,9 +217,7 @@ class Decoding:
             self.decoded_units += len(strip.coded)
             self.decoded_bytes += len(outcome)
         elif isinstance(outcome, EvidenceError):
-            self._spoilt[strip.key] = None
-            if len(self._spoilt) > _SPOILT:
-                del self._spoilt[next(iter(self._spoilt))]
+            self._worth.failed(strip)
         return outcome
 
     async def _strip_elsewhere(self, strip: Strip) -> Block | Exception | None:

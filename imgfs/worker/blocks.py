@@ -113,8 +113,7 @@ async def serve_blocks(process: Process, sources: Sequence[ByteSource], fetcher:
                 status = wire.OK
             except (ImgfsError, OSError) as why:
                 data, status = wire.encode_failure(why), wire.FAILED
-            await _send(sock, wire.BLOCK_REPLY.pack(len(data), status))
-            await _send(sock, data)
+            await _reply(sock, wire.BLOCK_REPLY.pack(len(data), status), data)
     except (OSError, EOFError, trio.ClosedResourceError):  # closed by us (EBADF) or by its end
         return
     finally:
@@ -136,8 +135,14 @@ async def _exactly(sock: socket.socket, length: int) -> bytes:
     return data
 
 
-async def _send(sock: socket.socket, data: bytes | bytearray | memoryview) -> None:
-    view = memoryview(data).cast("B")
+async def _reply(sock: socket.socket, head: bytes, data: bytes | bytearray | memoryview) -> None:
+    view = memoryview(data)
+    try:
+        sent = sock.sendmsg([head, view])
+    except BlockingIOError:
+        sent = 0
+    # The first happens when nothing was read of the last reply.
+    view = memoryview(head[sent:] + bytes(view)) if sent < len(head) else view[sent - len(head) :]
     while view:
         try:
             view = view[sock.send(view) :]
