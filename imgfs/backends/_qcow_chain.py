@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
+from imgfs.backends._chain_runs import MAX_RUNS, Below, Runs
 from imgfs.backends._qcow1_header import read_first
 from imgfs.backends._qcow2_header import MAGIC, read_second
-from imgfs.backends._qcow_runs import MAX_RUNS, Below, Runs
 from imgfs.backends._qcow_tables import walk
 from imgfs.errors import EvidenceError, NotMine, NotSupported
 from imgfs.model import LINEAR_ROW, Codec, Media, Packed, plain

@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
-docs/interop (parallels), VMware Virtual Disk Format 1.1, AFF and AFF4 standards, Android sparse
+docs/interop (parallels), AFF and AFF4 standards, Android sparse
 format, RFC 1952 and RFC 8878.
 """
 
@@ -42,7 +42,6 @@ RECOGNISED: tuple[Backend, ...] = (
         needs="it holds files, not a disk",
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
-    row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),
     row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
     row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
     row(
