@@ -8,20 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from imgfs import limits
+from imgfs.backends._chain_reply import Reply
 from imgfs.backends._chain_runs import MAX_LOST, Below
-from imgfs.backends._vmdk_parts import MAX_NOTES, Image, Members, Part, read_image, shown
+from imgfs.backends._vmdk_parts import Image, Members, Part, read_image, shown
 from imgfs.errors import EvidenceError, NotMine, NotSupported
-from imgfs.model import HOLE, LINEAR_ROW, Codec, Linear, Media, Packed, plain
+from imgfs.model import HOLE, Codec, Media, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from imgfs.backends import Reader
     from imgfs.backends._chain_runs import Lost, Runs
     from imgfs.backends._vmdk_descriptor import Descriptor
     from imgfs.backends._vmdk_sparse import Grains
-    from imgfs.model import Layout
 
 MAX_CHAIN: Final = 32
 
@@ -43,7 +40,7 @@ def open_chain(reader: Reader) -> Media:
     """
     members = Members((reader, *reader.others))
     chain = _descend(members)
-    return _Layers(members, chain).media(reader, chain)
+    return _Disk(members, chain).media(reader, chain)
 
 
 def _descend(members: Members) -> _Chain:
@@ -105,29 +102,26 @@ def _parent(descriptor: Descriptor, members: Members) -> tuple[int, bool, str]:
     return members.find(name), guessed, f"the parent {shown(hint)} is no regular file beside the image"
 
 
-class _Layers:
-    """Layouts of one reply, the lowest image first; ``inline``: their columns are in the message."""
+class _Disk:
+    """The images of one reply laid over each other; ``lost`` ranges are those of the last one."""
 
-    __slots__ = ("_inline", "_layouts", "_members", "_tables", "_tickets", "lost", "unlisted")
+    __slots__ = ("_members", "_reply", "lost", "unlisted")
 
     def __init__(self, members: Members, chain: _Chain) -> None:
+        parts = (part for image in chain.images for part in image.parts)
+        self._reply = Reply(
+            len(members.readers), (part.sparse[1] for part in parts if part.sparse is not None)
+        )
         self._members = members
-        self._tickets = len(members.readers)
-        self._layouts: list[Layout] = []
-        self._tables: list[memoryview] = []
-        runs = [part.sparse[1] for image in chain.images for part in image.parts if part.sparse is not None]
-        spent = sum(8 * len(one.rows) + LINEAR_ROW * len(one) for one in runs)
-        self._inline = spent <= limits.TABLE_INLINE
         self.lost: list[Lost] = []
         self.unlisted = 0
 
     def media(self, reader: Reader, chain: _Chain) -> Media:
-        """Lay the images over each other."""
+        """Lay the images over each other, the lowest first."""
         below = chain.end
         for image in reversed(chain.images):
             below = self._image(image, below)
-        if self._tables:
-            reader.write_table(_slices(self._tables))
+        self._reply.write(reader)
         top = chain.images[0]
         notes = list(dict.fromkeys(self._members.notes))
         if self.unlisted:
@@ -138,11 +132,11 @@ class _Layers:
         if top.compressed:
             facts["compression"] = "deflate"
         return Media(
-            layouts=tuple(self._layouts),
+            layouts=tuple(self._reply.layouts),
             version=top.version,
             metadata=facts,
             lost=tuple(self.lost),
-            notes=tuple(notes[:MAX_NOTES]),
+            notes=tuple(notes),
             wants=tuple(self._members.wants),
         )
 
@@ -163,63 +157,23 @@ class _Layers:
                 self._lose([(part.base + part.inside, part.base + part.size, part.why)])
         first = image.parts[0].sparse
         if len(image.parts) > 1 or first is None or first[0].size != image.size:
-            self._layouts.append(Linear.of(image.size, rows, which))
-        return Below(which=self._last, size=image.size, lost=tuple(self.lost))
-
-    @property
-    def _last(self) -> int:
-        return self._tickets + len(self._layouts) - 1
+            self._reply.join(image.size, rows, which)
+        return Below(which=self._reply.last, size=image.size, lost=tuple(self.lost))
 
     def _sparse(self, part: Part, grains: Grains, runs: Runs, below: Below | None) -> int:
         """Add the layouts of a sparse extent and return its number among the lowers."""
-        packed = -1
-        if runs.rows:
-            rows, unit = runs.rows, grains.grain
-            # A writer may have stored the last grain of a disk only as far as the disk goes.
-            short = -grains.size % unit if runs.ends_packed else 0
-            self._layouts.append(
-                Packed(
-                    size=len(rows) // 2 * unit - short,
-                    unit=unit,
-                    codec=Codec("zlib", {"unit": unit}),
-                    table=rows.tobytes() if self._inline else b"",
-                    which=part.ticket,
-                )
-            )
-            packed = self._last
-            if not self._inline:
-                self._tables.append(memoryview(rows).cast("B"))
-        runs.settle(part.ticket, packed, self._view(below, part.base, grains.size))
-        self._layouts.append(runs.linear(grains.size, inline=self._inline or not len(runs)))
-        if not self._inline:
-            self._tables += [memoryview(column).cast("B") for column in runs.columns() if column]
+        reply, unit = self._reply, grains.grain
+        # A writer may have stored the last grain of a disk only as far as the disk goes.
+        short = -grains.size % unit if runs.ends_packed else 0
+        packed = reply.pack(runs, Codec("zlib", {"unit": unit}), unit, short, part.ticket)
+        laid = reply.lay(runs, grains.size, part.ticket, packed, reply.view(below, part.base, grains.size))
         self.unlisted += runs.unlisted
         end = part.base + part.inside
         ranges = ((start + part.base, min(stop + part.base, end), why) for start, stop, why in runs.lost)
         self._lose([row for row in ranges if row[0] < row[1]])
-        return self._last
-
-    def _view(self, below: Below | None, base: int, size: int) -> Below | None:
-        """Return the part of the image below that lies under an extent."""
-        if below is None or below.which < 0 or (not base and below.size == size):
-            return below
-        covered = max(0, min(size, below.size - base))
-        cut = ((max(a - base, 0), min(b - base, covered), why) for a, b, why in below.lost)
-        lost = [row for row in cut if row[0] < row[1]]
-        if covered < size:
-            lost.append((covered, size, "the parent ends before it"))
-        self._layouts.append(
-            Linear.of(size, [(0, covered, base)] if covered else [], [below.which] if covered else [])
-        )
-        return Below(which=self._last, size=size, lost=tuple(lost))
+        return laid
 
     def _lose(self, ranges: list[Lost]) -> None:
         room = max(MAX_LOST - len(self.lost), 0)
         self.lost += ranges[:room]
         self.unlisted += len(ranges[room:])
-
-
-def _slices(tables: list[memoryview]) -> Iterator[bytes]:
-    for raw in tables:
-        for at in range(0, len(raw), limits.MIB):
-            yield bytes(raw[at : at + limits.MIB])
