@@ -49,7 +49,7 @@ def _descend(members: Members) -> _Chain:
     while True:
         descriptor = chain.images[-1].descriptor
         if descriptor is None:
-            chain.end = Below(why="only a descriptor file says what it would be")
+            chain.end = Below(why="only a descriptor says what it would be")
             return chain
         if not descriptor.is_child:
             return chain
@@ -73,8 +73,9 @@ def _descend(members: Members) -> _Chain:
             return chain
         cid = image.descriptor.cid if image.descriptor is not None else None
         if cid != descriptor.parent_cid:
-            has = "none" if cid is None else f"{cid:08x}"
-            note = f"the parent {name} has content id {has}, {descriptor.parent_cid:08x} was built upon"
+            note = (
+                f"the parent {name} has content id {_hex(cid)}, {_hex(descriptor.parent_cid)} was built upon"
+            )
             if guessed:
                 chain.end = Below(why=members.say(f"{note}: it is another image"))
                 return chain
@@ -90,7 +91,9 @@ def _parent(descriptor: Descriptor, members: Members) -> tuple[int, bool, str]:
     """
     hint = descriptor.parent
     if not hint:
-        return -1, False, f"the parent, content id {descriptor.parent_cid:08x}, has no name"
+        if descriptor.parent_cid is None:
+            return -1, False, "the descriptor does not say whether there is a parent"
+        return -1, False, f"the parent, content id {_hex(descriptor.parent_cid)}, has no name"
     name = hint.replace("\\", "/").rpartition("/")[2]
     guessed = name != hint
     if not plain(name):
@@ -100,6 +103,10 @@ def _parent(descriptor: Descriptor, members: Members) -> tuple[int, bool, str]:
             f"the parent {shown(hint)} is not opened: only a plain name beside the image would be",
         )
     return members.find(name), guessed, f"the parent {shown(hint)} is no regular file beside the image"
+
+
+def _hex(cid: int | None) -> str:
+    return "none" if cid is None else f"{cid:08x}"
 
 
 class _Disk:

@@ -46,18 +46,21 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """What a descriptor says. ``parent`` is the name of the image below, as it stands there."""
+    """What a descriptor says. ``parent`` is the name of the image below, as it stands there.
+
+    A content id of None stands nowhere.
+    """
 
     extents: tuple[Extent, ...]
     facts: dict[str, str]
     create_type: str = ""
-    cid: int = NO_PARENT
-    parent_cid: int = NO_PARENT
+    cid: int | None = None
+    parent_cid: int | None = None
     parent: str = ""
 
     @property
     def is_child(self) -> bool:
-        """Say whether what no extent holds is another image's."""
+        """Say whether what no extent holds is another image's, or may be."""
         return bool(self.parent) or self.parent_cid != NO_PARENT
 
 
@@ -90,13 +93,12 @@ def parse(raw: bytes) -> Descriptor:
     cid = _number(pairs, "cid")
     if cid is not None:
         facts["content id"] = f"{cid:08x}"
-    parent_cid = _number(pairs, "parentcid")
     return Descriptor(
         extents=tuple(extents),
         facts=facts,
         create_type=pairs.get("createtype", "")[:64],
-        cid=NO_PARENT if cid is None else cid,
-        parent_cid=NO_PARENT if parent_cid is None else parent_cid,
+        cid=cid,
+        parent_cid=_number(pairs, "parentcid"),
         parent=pairs.get("parentfilenamehint", ""),
     )
 

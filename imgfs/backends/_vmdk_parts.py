@@ -125,15 +125,19 @@ def _embedded(ticket: int, members: Members, where: str) -> Image:
     reader = members.readers[ticket]
     grains = read_sparse(reader)
     text = read_descriptor(reader, grains)
-    descriptor = parse(text) if is_descriptor(text) else None
+    descriptor = None
+    try:
+        descriptor = parse(text) if is_descriptor(text) else None
+    except Malformed as why:  # the grains are not worse for it
+        members.say(f"{where}the descriptor cannot be read: {why.message}")
     if descriptor is not None and (not grains.size or len(descriptor.extents) > 1):
         return _described(descriptor, members, where)
     if not grains.size:
         raise Malformed("an extent of no bytes")
     if descriptor is None:
         members.say(
-            f"{where}an extent without a descriptor: only the descriptor file of its disk says what else"
-            " belongs to it; what this extent does not hold is lost"
+            f"{where}an extent without a descriptor: only that says what else belongs to its disk;"
+            " what this extent does not hold is lost"
         )
     elif descriptor.extents and descriptor.extents[0].size != grains.size:
         size = descriptor.extents[0].size

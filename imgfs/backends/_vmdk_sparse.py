@@ -32,6 +32,7 @@ _AT_END: Final = (1 << 64) - 1
 _LINES: Final = b"\n \r\n"
 _REDUNDANT: Final = 2  # flags of a hosted extent
 _ZEROED: Final = 4
+_COMPRESSED: Final = 1 << 16
 _MARKERS: Final = 1 << 17
 _DEFLATE: Final = 1
 _GRAIN_MAX: Final = limits.MAX_UNIT
@@ -43,10 +44,10 @@ _TAIL: Final = 128  # sectors in which a footer is looked for
 class Grains:
     """Where the tables of an extent are and what their entries mean.
 
-    ``spare`` is the redundant directory, -1: there is none. Entries below ``floor`` are no places; one
-    that is ``step`` above its neighbour continues it. ``at_end`` says that a footer names the directory.
-    ``tables`` and ``grains`` are where SESparse counts from. Units: bytes but for ``entries``
-    of a table, ``listed`` of the directory and ``step``.
+    ``spare`` is the redundant directory, -1: there is none; ``at_end``: a footer names the first one.
+    Entries below ``floor`` are no places, those below ``lowest`` impossible ones; one that is ``step`` above
+    its neighbour continues it. ``tables`` and ``grains`` are where SESparse counts from. Units: bytes but for
+    ``entries`` of a table, ``listed`` of the directory, ``lowest`` and ``step``.
     """
 
     size: int
@@ -57,6 +58,7 @@ class Grains:
     spare: int = -1
     width: int = 4
     floor: int = 1
+    lowest: int = 2
     step: int = 0
     coded: bool = False
     marker: int = 0
@@ -101,6 +103,8 @@ def read_sparse(reader: Reader) -> Grains:
         grains = _server(raw) if magic == SERVER else _se(reader, raw)
     if not 0 <= grains.size <= limits.MAX_SIZE or not 0 < grains.grain <= _GRAIN_MAX or grains.grain % SECTOR:
         raise Malformed(f"an extent of {grains.size} bytes in grains of {grains.grain}")
+    if grains.grain & grains.grain - 1 or grains.entries & grains.entries - 1:
+        raise Malformed(f"grains of {grains.grain} bytes, {grains.entries} in a table: no powers of two")
     if not 0 < grains.entries <= 1 << 16:
         raise Malformed(f"grain tables of {grains.entries} entries")
     return grains
@@ -138,7 +142,9 @@ def _hosted(reader: Reader, raw: bytes) -> Grains:
         directory = _footer(reader)
         if not directory:
             notes.append("the footer is missing: grains are found by their markers")
-    markers = bool(flags & _MARKERS)
+    coded = method == _DEFLATE or bool(flags & _COMPRESSED)
+    if coded and method != _DEFLATE:
+        notes.append("the grains are marked as compressed by no method: they are taken for deflate")
     return Grains(
         size=capacity * SECTOR,
         grain=grain * SECTOR,
@@ -147,8 +153,8 @@ def _hosted(reader: Reader, raw: bytes) -> Grains:
         spare=spare * SECTOR if flags & _REDUNDANT and spare not in (0, _AT_END, directory) else -1,
         floor=2 if flags & _ZEROED else 1,
         step=grain,
-        coded=method == _DEFLATE,
-        marker=_MARKER if method == _DEFLATE and markers else 0,
+        coded=coded,
+        marker=_MARKER if coded and flags & _MARKERS else 0,
         at_end=at_end,
         overhead=overhead * SECTOR,
         version=f"{version}",
@@ -182,6 +188,7 @@ def _server(raw: bytes) -> Grains:
         entries=_SERVER_ENTRIES,
         directory=directory * SECTOR,
         listed=listed,
+        lowest=4,
         step=grain,
         version="COWD 1",
     )

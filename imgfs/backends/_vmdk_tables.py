@@ -8,7 +8,7 @@ searched for markers when that one is damaged.
 from __future__ import annotations
 
 from array import array
-from itertools import islice, repeat
+from itertools import chain, islice, repeat, zip_longest
 from operator import sub
 from typing import TYPE_CHECKING, Final
 
@@ -19,12 +19,15 @@ from imgfs.backends._vmdk_stream import UNKNOWN, Scan, scan
 from imgfs.errors import EvidenceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imgfs.backends import Reader
     from imgfs.backends._chain_runs import Runs
     from imgfs.backends._vmdk_sparse import Grains
 
-MAX_DIRECTORY: Final = 32 * limits.MIB  # bytes: 256 TiB in grains of 64 KiB
-MAX_TABLES: Final = 512 * limits.MIB  # bytes of tables looked at entry by entry: ten seconds
+MAX_DIRECTORY: Final = 1 << 22  # entries: 128 TiB in grains of 64 KiB, 64 TiB of SESparse
+MAX_ENTRIES: Final = 1 << 27  # entries of tables looked at one by one: ten seconds
+MAX_READ: Final = 4 * limits.GIB  # bytes of tables
 _TABLE: Final = 0x1000_0000  # upper half of an entry of a SESparse directory
 _LOW: Final = 0xFFFF_FFFF
 _INDEX: Final = (1 << 48) - 1
@@ -50,7 +53,7 @@ class _Walker:
     """One pass over the tables. ``differing`` counts those whose copy says something else."""
 
     __slots__ = (
-        "_first", "_grains", "_left", "_reader", "_runs", "_scanned", "_second", "_seen", "_tried",
+        "_first", "_grains", "_left", "_reader", "_room", "_runs", "_scanned", "_second", "_seen", "_tried",
         "_unknown", "_zeros", "differing", "notes",
     )  # fmt: skip
 
@@ -59,7 +62,8 @@ class _Walker:
         self._grains = grains
         self._runs = runs
         self._seen: set[int] = set()
-        self._left = MAX_TABLES
+        self._left = MAX_ENTRIES
+        self._room = MAX_READ
         self._zeros = bytes(grains.width * grains.entries)
         self._scanned: Scan | None = None
         self._tried = False
@@ -75,12 +79,13 @@ class _Walker:
         grains, runs, first, second = self._grains, self._runs, self._first, self._second
         span, size = grains.grain * grains.entries, grains.size
         needed, held = -(-size // span), max(len(first), len(second))
-        numbers = {number for directory in (first, second) for number, entry in enumerate(directory) if entry}
+        pairs = enumerate(zip_longest(first, second, fillvalue=0))
+        numbers: Iterable[int] = (number for number, (entry, other) in pairs if entry or other)
         if held < needed and self._scan() is not None:
-            numbers.update(range(held, needed))
+            numbers = chain(numbers, range(held, needed))
             held = needed
         expected = 0
-        for index in sorted(numbers):
+        for index in numbers:
             runs.below(expected * span, (index - expected) * span)
             expected = index + 1
             at = index * span
@@ -94,7 +99,7 @@ class _Walker:
         entries = array("Q" if self._grains.width == 8 else "I")
         width = self._grains.width
         if 0 < at < self._reader.size:
-            held = min(needed, self._grains.listed, (self._reader.size - at) // width, MAX_DIRECTORY // width)
+            held = min(needed, self._grains.listed, (self._reader.size - at) // width, MAX_DIRECTORY)
             try:
                 entries.frombytes(self._reader.read(at, held * width))
             except EvidenceError:
@@ -160,6 +165,9 @@ class _Walker:
         self._seen.add(place)
         if place + width > self._reader.size:
             return None, "its grain table is not in the file"
+        self._room -= width
+        if self._room < 0:
+            return None, f"more than {MAX_READ} bytes of grain tables"
         try:
             return self._reader.read(place, width), ""
         except EvidenceError:
@@ -169,7 +177,8 @@ class _Walker:
         return array("Q" if self._grains.sesparse else "I", raw)
 
     def _possible(self, entry: int) -> bool:
-        return entry < self._grains.floor or entry * SECTOR < self._reader.size
+        grains = self._grains
+        return entry < grains.floor or (entry >= grains.lowest and entry * SECTOR < self._reader.size)
 
     def _agreed(self, first: array[int], second: array[int]) -> array[int]:
         """Return what two copies of a table say together."""
@@ -199,9 +208,9 @@ class _Walker:
         if plain and entries == array("I", range(first, last + 1, step)):
             self._runs.data(at, length, first * SECTOR, self._reader.size)
             return
-        self._left -= grains.width * count
+        self._left -= count
         if self._left < 0:
-            self._runs.gone(at, length, f"more than {MAX_TABLES} bytes of grain tables")
+            self._runs.gone(at, length, f"more than {MAX_ENTRIES} entries of grain tables")
             return
         pairs = enumerate(zip(entries, islice(entries, 1, None), strict=False), 1)
         if grains.coded:
@@ -228,6 +237,8 @@ class _Walker:
             runs.zero(start, length)
         elif entry == UNKNOWN:
             runs.gone(start, length, self._unknown)
+        elif entry < grains.lowest:
+            runs.gone(start, length, "grains inside the header")
         elif grains.coded:
             self._coded(start, length, entries)
         else:

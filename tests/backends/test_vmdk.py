@@ -390,6 +390,8 @@ def test_what_is_no_vmdk_or_an_unknown_one_is_said() -> None:
         (head[:4] + b"\x04" + head[5:] + bytes(4096), NotSupported),
         (head[:77] + b"\x02" + head[78:] + bytes(4096), NotSupported),
         (head[:20] + bytes(8) + head[28:] + bytes(4096), Malformed),
+        (head[:20] + b"\x90" + head[21:] + bytes(4096), Malformed),
+        (head[:44] + b"\x01" + head[45:] + bytes(4096), Malformed),
         (head[:12] + b"\xff" * 8 + head[20:] + bytes(4096), Malformed),
         (head[:12] + bytes(8) + head[20:] + bytes(40960), Malformed),
         (b"COWD\x02" + bytes(2048), NotSupported),
@@ -400,6 +402,27 @@ def test_what_is_no_vmdk_or_an_unknown_one_is_said() -> None:
     ):
         with pytest.raises(error):
             open_vmdk(MemoryReader(data), Options())
+
+
+def test_a_stream_whose_method_was_wiped_is_no_verbatim_one(tmp_path) -> None:
+    truth = media_bytes(SIZE)
+    image = convert(tmp_path / "disk", truth, "streamOptimized")
+    patch(image, 77, b"\0\0")
+    media, _ = opened(image)
+    assert any("by no method" in note for note in media.notes)
+    assert content(image) == truth
+
+
+def test_a_damaged_descriptor_costs_no_grain(tmp_path) -> None:
+    truth = media_bytes(SIZE)
+    image = convert(tmp_path / "disk", truth, "monolithicSparse")
+    whole = image.read_bytes()
+    for old, new in ((b"RW 6149", b"RW x149"), (b"# Disk", b"# Dusk"), (b"parentCID", b"parentXID")):
+        image.write_bytes(whole.replace(old, new, 1))
+        media, _ = opened(image)
+        assert media.lost
+        assert media.notes
+        assert content(image, lost_zero=True) == masked(truth, media) == truth
 
 
 def test_marks_in_the_header_are_said(tmp_path) -> None:
