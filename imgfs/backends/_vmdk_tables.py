@@ -8,7 +8,7 @@ searched for markers when that one is damaged.
 from __future__ import annotations
 
 from array import array
-from itertools import chain, islice, repeat, zip_longest
+from itertools import chain, islice, zip_longest
 from operator import sub
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from imgfs.backends._chain_runs import TooManyRuns
 from imgfs.backends._vmdk_descriptor import SECTOR
 from imgfs.backends._vmdk_stream import UNKNOWN, Scan, scan
 from imgfs.errors import EvidenceError
+from imgfs.model import PACKED_CODED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,8 @@ _TABLE: Final = 0x1000_0000  # upper half of an entry of a SESparse directory
 _LOW: Final = 0xFFFF_FFFF
 _INDEX: Final = (1 << 48) - 1
 _STEPS: Final = 0x1000  # neighbours of SESparse that one field counts
-_CHUNK: Final = 1 << 20  # words of rows looked at together
+_CHUNK: Final = 1 << 16  # words of rows looked at together
+_FLAGS: Final = PACKED_CODED << 32  # of a row of a grain, above its length
 
 
 def walk(reader: Reader, grains: Grains, runs: Runs) -> list[str]:
@@ -213,7 +215,9 @@ class _Walker:
             self._runs.gone(at, length, f"more than {MAX_ENTRIES} entries of grain tables")
             return
         pairs = enumerate(zip(entries, islice(entries, 1, None), strict=False), 1)
-        if grains.coded:
+        if grains.coded and min(entries) >= floor and max(entries) < UNKNOWN:
+            cuts = []
+        elif grains.coded:
             lost = UNKNOWN
             cuts = [i for i, (a, b) in pairs if a != b and not (floor <= a < lost and floor <= b < lost)]
         else:
@@ -260,10 +264,11 @@ class _Walker:
     def _coded(self, start: int, length: int, entries: array[int]) -> None:
         """Append compressed grains; how long each is at most, ``_tighten`` finds out."""
         grains, end = self._grains, self._reader.size
-        offsets = [entry * SECTOR + grains.marker for entry in entries]
-        most = 2 * grains.grain
-        if max(offsets) < end:
-            stored = [min(most, end - offset) for offset in offsets]
+        marker, most = grains.marker, 2 * grains.grain
+        offsets = [entry * SECTOR + marker for entry in entries]
+        if (highest := max(offsets)) < end:
+            far = highest + most <= end
+            stored = [most] * len(offsets) if far else [min(most, end - offset) for offset in offsets]
             self._runs.coded_all(start, length, grains.grain, offsets, stored)
             return
         stop = start + length
@@ -283,9 +288,11 @@ def _tighten(rows: array[int]) -> None:
     """
     for at in range(0, len(rows), _CHUNK):
         words = rows[at : at + _CHUNK + 2]
-        distances = map(sub, islice(words, 2, None, 2), islice(words, 0, None, 2))
-        bounded = [
-            (word & ~mask) | distance if 0 < distance < word & mask else word
-            for distance, word, mask in zip(distances, words[1::2], repeat(_LOW), strict=False)
-        ]
+        offsets, lengths = words[::2], words[1::2]
+        distances = list(map(sub, islice(offsets, 1, None), offsets))
+        if distances and min(distances) > 0 and max(distances) <= min(lengths) & _LOW:
+            bounded = list(map(_FLAGS.__or__, distances))  # a stream as it is written
+        else:
+            pairs = zip(distances, lengths, strict=False)
+            bounded = [_FLAGS | step if 0 < step < held & _LOW else held for step, held in pairs]
         rows[at + 1 : at + 1 + 2 * len(bounded) : 2] = array("Q", bounded)

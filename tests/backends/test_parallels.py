@@ -215,10 +215,10 @@ def test_cycles_and_long_chains_end(tmp_path) -> None:
 )
 def test_a_hostile_descriptor_takes_no_time(part) -> None:
     data = b"<Parallels_disk_image>" + part * ((MIB - 100) // len(part))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises((Malformed, NotMine)):
         discover()["parallels"].open(MemoryReader(data, name=DESCRIPTOR), Options())
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_what_cannot_be_read_is_said(tmp_path) -> None:
@@ -261,9 +261,9 @@ def test_a_disk_of_16_tib_opens_at_once(tmp_path) -> None:
     image.parent.mkdir()
     qemu("create", "-q", "-f", "parallels", image, 16 << 40)
     io(image, f"write -P 9 {15 << 40} 64k")
-    begin = time.perf_counter()
+    begin = time.process_time()
     media, _ = opened(image)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     (layout,) = media.layouts
     assert isinstance(layout, Linear)
     assert layout.size == 16 << 40

@@ -312,9 +312,9 @@ def test_a_tebibyte_and_more_stay_sparse(tmp_path) -> None:
     image.parent.mkdir()
     qemu("create", "-f", "vmdk", image, 1 << 40)
     io(image, f"write -P 9 {(600 << 30) + 4096} 64k")
-    begin = time.perf_counter()
+    begin = time.process_time()
     media, _ = opened(image)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
     (layout,) = media.layouts
     assert isinstance(layout, Linear)
     assert layout.size == 1 << 40

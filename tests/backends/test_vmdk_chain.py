@@ -204,9 +204,9 @@ def test_ten_thousand_extents_are_bounded(tmp_path) -> None:
     ):
         text = vmdk.descriptor("custom", lines)
         sparse = MemoryReader(vmdk.cowd(4096, {1: b"x"}), name="e.vmdk")
-        begin = time.perf_counter()
+        begin = time.process_time()
         media = discover()["vmdk"].open(MemoryReader(text, name="d.vmdk", others=[sparse]), Options())
-        assert time.perf_counter() - begin < 2
+        assert time.process_time() - begin < 2
         assert isinstance(media, Media)
         assert media.layouts[-1].size == 4096 * 10_000
         assert len(media.wants) <= 512
@@ -279,3 +279,21 @@ def test_the_descriptor_of_qemu_is_what_is_edited_here(tmp_path) -> None:
     assert number(image, 28, "<Q") == 1
     set_text(image, b'parentFileNameHint="disk.vmdk"', b'parentFileNameHint="/x/disk.vmdk"')
     assert content(image) == truth
+
+
+def test_what_it_is_does_not_hang_on_its_name(tmp_path) -> None:
+    truth = media_bytes(3 << 20, 5)
+    image = convert(tmp_path / "d", truth, "streamOptimized").rename(tmp_path / "d" / "holiday.jpg")
+    said, data = in_a_session(image)
+    assert said["state"] == "open"
+    assert data == truth
+    raw = written(tmp_path / "e", {"disk-flat.vmdk": truth})
+
+    async def run() -> None:
+        async with open_session([raw], Settings()) as session:
+            await session.resolve()
+            file = await session.open(await session.find([raw.name.encode(), b"disk.raw"]))
+            assert bytes(await file.read(0, 16 << 20)) == truth
+            assert not any(layer.backend == "vmdk" and layer.state == "open" for layer in session.layers)
+
+    trio.run(run)
