@@ -1,4 +1,4 @@
-"""Grains of a stream found by their markers: what is left when its footer or its tables are not.
+"""Grains of a stream: by their markers where its footer or its tables are damaged; how long they may be.
 
 Source: VMware, "Virtual Disk Format 5.0", "Stream-Optimized Compressed Sparse Extents": every grain is
 preceded by a marker of its place and length, every table by one of its kind and its sectors.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import struct
 from array import array
 from dataclasses import dataclass
+from itertools import islice
+from operator import sub
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._vmdk_descriptor import SECTOR
 from imgfs.errors import EvidenceError
+from imgfs.model import PACKED_CODED
 
 if TYPE_CHECKING:
     from imgfs.backends import Reader
@@ -24,6 +27,9 @@ MAX_MARKERS: Final = 1 << 21  # looked at: ten seconds
 _MARKER: Final = struct.Struct("<QII")
 _DATA: Final = 12  # bytes of the marker of a grain
 _END, _FOOTER = 0, 3
+_LOW: Final = 0xFFFF_FFFF
+_CHUNK: Final = 1 << 16  # words of rows looked at together
+_FLAGS: Final = PACKED_CODED << 32  # of a row of a grain, above its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +90,20 @@ def _marker(reader: Reader, at: int) -> tuple[int, int, int]:
     except EvidenceError:
         return 0, 0, UNKNOWN
     return value, length, kind
+
+
+def tighten(rows: array[int]) -> None:
+    """Let no grain reach into the next one behind it: markers, which hold lengths, are not read.
+
+    A decoder ignores what lies behind its stream, so that a bound of the length is enough.
+    """
+    for at in range(0, len(rows), _CHUNK):
+        words = rows[at : at + _CHUNK + 2]
+        offsets, lengths = words[::2], words[1::2]
+        distances = list(map(sub, islice(offsets, 1, None), offsets))
+        if distances and min(distances) > 0 and max(distances) <= min(lengths) & _LOW:
+            bounded = list(map(_FLAGS.__or__, distances))  # a stream as it is written
+        else:
+            pairs = zip(distances, lengths, strict=False)
+            bounded = [_FLAGS | step if 0 < step < held & _LOW else held for step, held in pairs]
+        rows[at + 1 : at + 1 + 2 * len(bounded) : 2] = array("Q", bounded)

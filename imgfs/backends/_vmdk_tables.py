@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from array import array
 from itertools import chain, islice, zip_longest
-from operator import sub
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends._chain_runs import TooManyRuns
 from imgfs.backends._vmdk_descriptor import SECTOR
-from imgfs.backends._vmdk_stream import UNKNOWN, Scan, scan
+from imgfs.backends._vmdk_stream import UNKNOWN, Scan, scan, tighten
 from imgfs.errors import EvidenceError
-from imgfs.model import PACKED_CODED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +31,6 @@ _TABLE: Final = 0x1000_0000  # upper half of an entry of a SESparse directory
 _LOW: Final = 0xFFFF_FFFF
 _INDEX: Final = (1 << 48) - 1
 _STEPS: Final = 0x1000  # neighbours of SESparse that one field counts
-_CHUNK: Final = 1 << 16  # words of rows looked at together
-_FLAGS: Final = PACKED_CODED << 32  # of a row of a grain, above its length
 
 
 def walk(reader: Reader, grains: Grains, runs: Runs) -> list[str]:
@@ -47,7 +43,7 @@ def walk(reader: Reader, grains: Grains, runs: Runs) -> list[str]:
         walker.notes.append(f"the disk is in more than {runs.limit - 1} pieces: what is beyond them is lost")
     if walker.differing:
         walker.notes.append(f"{walker.differing} grain tables differ from their copies")
-    _tighten(runs.rows)
+    tighten(runs.rows)
     return walker.notes
 
 
@@ -75,6 +71,10 @@ class _Walker:
         needed = -(-grains.size // (grains.grain * grains.entries))
         self._first = self._directory(grains.directory, needed)
         self._second = self._directory(grains.spare, needed)
+        if grains.marker and self._first and not any(self._first) and not any(self._second):
+            scanned = self._scan()
+            if scanned is not None and scanned.found:  # there are grains: the directory was wiped
+                del self._first[:]
 
     def walk(self) -> None:
         """Append what every table says."""
@@ -262,7 +262,7 @@ class _Walker:
             self._runs.gone(start, length, "grain table entries that mean nothing")
 
     def _coded(self, start: int, length: int, entries: array[int]) -> None:
-        """Append compressed grains; how long each is at most, ``_tighten`` finds out."""
+        """Append compressed grains; how long each is at most, ``tighten`` finds out."""
         grains, end = self._grains, self._reader.size
         marker, most = grains.marker, 2 * grains.grain
         offsets = [entry * SECTOR + marker for entry in entries]
@@ -279,20 +279,3 @@ class _Walker:
             else:
                 self._runs.gone(start, inside, "grains beyond the end of the file")
             start += inside
-
-
-def _tighten(rows: array[int]) -> None:
-    """Let no grain reach into the next one behind it: markers, which hold lengths, are not read.
-
-    A decoder ignores what lies behind its stream, so that a bound of the length is enough.
-    """
-    for at in range(0, len(rows), _CHUNK):
-        words = rows[at : at + _CHUNK + 2]
-        offsets, lengths = words[::2], words[1::2]
-        distances = list(map(sub, islice(offsets, 1, None), offsets))
-        if distances and min(distances) > 0 and max(distances) <= min(lengths) & _LOW:
-            bounded = list(map(_FLAGS.__or__, distances))  # a stream as it is written
-        else:
-            pairs = zip(distances, lengths, strict=False)
-            bounded = [_FLAGS | step if 0 < step < held & _LOW else held for step, held in pairs]
-        rows[at + 1 : at + 1 + 2 * len(bounded) : 2] = array("Q", bounded)

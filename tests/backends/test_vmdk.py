@@ -159,7 +159,7 @@ def test_a_stream_with_its_directory_at_the_end(tmp_path) -> None:
     assert content(image) == truth
 
 
-@pytest.mark.parametrize("how", ["footer", "directory", "table", "entry", "wiped", "end"])
+@pytest.mark.parametrize("how", ["footer", "directory", "nothing", "table", "entry", "wiped", "end"])
 def test_a_damaged_stream_is_read_by_its_markers(how, tmp_path) -> None:
     size = 70 * (1 << 20) + 3 * 512
     held = grains(size, vmdk.GRAIN, 2)
@@ -173,6 +173,8 @@ def test_a_damaged_stream_is_read_by_its_markers(how, tmp_path) -> None:
         data[directory : directory + 12] = b"\xee" * 12
     elif how == "table":
         data[directory : directory + 4] = b"\xff\xff\xff\x7f"
+    elif how == "nothing":
+        data[directory : directory + 12] = bytes(12)
     elif how == "wiped":
         data[table : table + 2048] = bytes(2048)
     elif how == "entry":
