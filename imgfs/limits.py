@@ -19,6 +19,7 @@ MAX_DEPTH: Final = 16  # layers and nested images under one host file; stops ima
 MAX_VOLUMES: Final = 4096  # volumes per media; the rest becomes one named remainder volume
 MAX_SLOTS: Final = 16_384  # slots of one table a worker may report: GPT tables of 2 MiB
 MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
+MAX_WANTS: Final = 512  # host files an image may name, as VMDK does: half of the usual 1,024 descriptors
 WINDOW: Final = 72 * KIB  # head and tail of a source that signatures may look at (btrfs: 64 KiB + 64)
 
 # --- block layer --------------------------------------------------------------------------------

@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
+from imgfs.backends._chain_reply import Reply
+from imgfs.backends._chain_runs import MAX_RUNS, Below, Runs
 from imgfs.backends._qcow1_header import read_first
 from imgfs.backends._qcow2_header import MAGIC, read_second
-from imgfs.backends._qcow_runs import MAX_RUNS, Below, Runs
 from imgfs.backends._qcow_tables import walk
 from imgfs.errors import EvidenceError, NotMine, NotSupported
-from imgfs.model import LINEAR_ROW, Codec, Media, Packed, plain
+from imgfs.model import Codec, Media, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from imgfs.backends import Reader
     from imgfs.backends._qcow2_header import Header
     from imgfs.backends._qcow_tables import Tables
-    from imgfs.model import Layout
 
 _PARSERS: Final = {1: read_first, 3: read_second}  # by version; 3 stands for 2, too
 MAX_CHAIN: Final = 32
@@ -185,50 +185,26 @@ def _shown(name: bytes) -> str:
 def _media(reader: Reader, chain: _Chain) -> Media:
     """Lay the images over each other, the lowest first."""
     images = chain.images
-    tickets = 1 + len(reader.others)
-    spent = sum(8 * len(image.runs.rows) + LINEAR_ROW * len(image.runs) for image in images)
-    inline = spent <= limits.TABLE_INLINE
-    layouts: list[Layout] = []
+    reply = Reply(1 + len(reader.others), [image.runs for image in images])
     below = chain.end
     for image in reversed(images):
         header, runs = image.header, image.runs
-        packed = -1
-        if runs.rows:
-            packed = tickets + len(layouts)
-            layouts.append(
-                Packed(
-                    size=len(runs.rows) // 2 * header.cluster,
-                    unit=header.cluster,
-                    codec=Codec(header.codec),
-                    table=runs.rows.tobytes() if inline else b"",
-                    which=image.data,
-                )
-            )
-        runs.settle(image.data, packed, below)
-        layouts.append(runs.linear(header.size, inline=inline))
-        below = Below(which=tickets + len(layouts) - 1, size=header.size, lost=tuple(runs.lost))
-    if not inline:
-        reader.write_table(_rows(reversed(images)))
+        packed = reply.pack(runs, Codec(header.codec), header.cluster, 0, image.data)
+        number = reply.lay(runs, header.size, image.data, packed, below)
+        below = Below(which=number, size=header.size, lost=tuple(runs.lost))
+    reply.write(reader)
     top = images[0]
     notes = list(dict.fromkeys(chain.notes))
     if top.runs.unlisted:
         notes.append(f"{top.runs.unlisted} more ranges are lost than are named")
     return Media(
-        layouts=tuple(layouts),
+        layouts=tuple(reply.layouts),
         version=f"{top.header.version}",
         metadata=_facts(images),
         lost=tuple(top.runs.lost),
         notes=tuple(notes[: limits.KIB]),
         wants=tuple(dict.fromkeys(chain.wants)),
     )
-
-
-def _rows(images: Iterator[Image]) -> Iterator[bytes]:
-    for image in images:
-        for column in (image.runs.rows, *image.runs.columns()):
-            if column:
-                raw = memoryview(column).cast("B")
-                yield from (bytes(raw[at : at + limits.MIB]) for at in range(0, len(raw), limits.MIB))
 
 
 def _facts(images: Sequence[Image]) -> dict[str, str]:

@@ -17,14 +17,14 @@ from operator import add
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
-from imgfs.backends._qcow_runs import TooManyRuns
+from imgfs.backends._chain_runs import TooManyRuns
 from imgfs.errors import EvidenceError, Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imgfs.backends import Reader
-    from imgfs.backends._qcow_runs import Runs
+    from imgfs.backends._chain_runs import Runs
 
 _OFFSET: Final = 0x00FF_FFFF_FFFF_FE00
 _COPIED: Final = 1 << 63

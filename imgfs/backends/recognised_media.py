@@ -1,8 +1,7 @@
 """Containers that are named but not read.
 
-Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
-docs/interop (parallels), VMware Virtual Disk Format 1.1, AFF and AFF4 standards, Android sparse
-format, RFC 1952 and RFC 8878.
+Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), AFF and
+AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ RECOGNISED: tuple[Backend, ...] = (
         needs="it holds files, not a disk",
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
-    row("vmdk", "VMDK", Role.MEDIA, at(0, b"KDMV", b"COWD", b"# Disk DescriptorFile"), needs=_CONVERT),
     row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
     row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
     row(
@@ -54,14 +52,6 @@ RECOGNISED: tuple[Backend, ...] = (
     ),
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
     row("aff4", "AFF4", Role.MEDIA, at(0, b"PK\x03\x04"), suffix=(".aff4", ".af4")),
-    row(
-        "parallels",
-        "Parallels disk",
-        Role.MEDIA,
-        at(0, b"WithoutFreeSpace", b"WithouFreSpacExt"),
-        version=Version(16, "<I"),
-        needs=_CONVERT,
-    ),
     row("bochs", "Bochs disk", Role.MEDIA, at(0, b"Bochs Virtual HD Image\0"), needs=_CONVERT),
     row(
         "simg",

@@ -45,19 +45,9 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
     Source: Expert Witness Compression Format (EWF), Joachim Metz, "Sectors section" and "Data
     chunk": a zlib stream (RFC 1950, which ends in an Adler-32), or data and a little-endian Adler-32.
     """
-    if coded and zlib_decompress is not None:
-        try:  # the usual chunk, in one call that knows the size and compares the checksum
-            data: Block = zlib_decompress(stored, length)
-        except DeflateError:
-            pass  # an odd one or a bad one: zlib says what is wrong
-        else:
-            if len(data) == length:
-                return data
-    unit = parameters.get("unit", length)
-    lengths = {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
     if coded:
-        return _zlib(stored, lengths)[:length]
-    for held in lengths:
+        return _zlib(stored, coded, length, parameters)
+    for held in _lengths(length, parameters):
         if len(stored) >= held + _CHECKSUM:
             checksum = int.from_bytes(stored[held : held + _CHECKSUM], "little")
             if adler32(stored[:held]) == checksum:
@@ -67,7 +57,32 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
     raise BadUnit("the checksum of a stored chunk differs")
 
 
-def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
+def _lengths(length: int, parameters: Parameters) -> set[int]:
+    """Return how many bytes a unit may hold; see ``_ewf`` for the parameter ``unit``."""
+    unit = parameters.get("unit", length)
+    return {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
+
+
+def _zlib(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Inflate a zlib stream (RFC 1950), whose Adler-32 is compared; bytes behind its end are ignored.
+
+    Parameter ``unit``: as for EWF chunks.
+
+    Raises:
+        BadUnit: it does not decode to ``length`` or ``unit`` bytes, or its Adler-32 differs.
+    """
+    if zlib_decompress is not None:
+        try:  # the usual unit, in one call that knows the size and compares the checksum
+            data: Block = zlib_decompress(stored, length)
+        except DeflateError:
+            pass  # an odd one or a bad one: zlib says what is wrong
+        else:
+            if len(data) == length:
+                return data
+    return _inflated(stored, _lengths(length, parameters))[:length]
+
+
+def _inflated(stored: memoryview, lengths: Collection[int]) -> bytes:
     """Inflate a zlib stream to one of ``lengths`` bytes, without room for a bomb."""
     stream = zlib.decompressobj()
     most = max(lengths)
@@ -146,7 +161,12 @@ def _held(found: int, length: int) -> str:
 
 
 LIBRARIES: Final = ("zstandard",)  # what decoders import when they are needed
-DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf, "deflate": _deflate, "zstd": _zstd}
+DECODERS: Final[Mapping[str, Decoder]] = {
+    "ewf": _ewf,
+    "deflate": _deflate,
+    "zlib": _zlib,
+    "zstd": _zstd,
+}
 
 
 def decode(codec: Codec, stored: memoryview, coded: bool, length: int) -> Block:  # noqa: FBT001  # per unit

@@ -12,7 +12,6 @@ from imgfs.errors import EvidenceError
 from imgfs.model import Media
 from imgfs.opening.layers import Layer
 from imgfs.opening.probe import candidates, look
-from imgfs.worker.checks import WANTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +85,7 @@ class Containers:
     ) -> tuple[Layer, Opened | None, Sequence[ByteSource]]:
         """Open a container; again whenever it names host files that can be brought."""
         sources, file_names = list(sources), list(file_names)
-        most = len(sources) + WANTS_MAX
+        most = len(sources) + limits.MAX_WANTS
         while True:
             layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
             outermost = not place.nested and not place.spec.steps

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from imgfs.worker.wire import OpenReply
 
 NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel shows
-WANTS_MAX: Final = 64  # further host files one opening may name: two a level of a chain of 32
 TEXT_MAX: Final = 64 * limits.KIB  # characters of labels, notes and examiners' words together
 STREAM_MAX: Final = 0xFFFF_FFFF
 INT64: Final = 1 << 63
@@ -262,7 +261,7 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
 def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     check_layouts(media.layouts, tickets, table=table)
     size = media.layouts[-1].size
-    if len(media.wants) > WANTS_MAX or any(len(name) > limits.MAX_NAME for name in media.wants):
+    if len(media.wants) > limits.MAX_WANTS or any(len(name) > limits.MAX_NAME for name in media.wants):
         raise WorkerLied(f"{len(media.wants)} further files")
     _check_sector(media.sector)
     _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)

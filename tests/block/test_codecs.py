@@ -34,6 +34,7 @@ def frames(data: bytes) -> bytes:
 
 ENCODERS = [
     ("deflate", deflated),
+    ("zlib", zlib.compress),
     ("zstd", zstandard.ZstdCompressor().compress),
     ("zstd", zstandard.ZstdCompressor(write_content_size=False).compress),
     ("zstd", frames),

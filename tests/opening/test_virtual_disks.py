@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 @needs_qemu
-@pytest.mark.parametrize("form", ["vpc", "vhdx", "vdi"])
+@pytest.mark.parametrize("form", ["vpc", "vhdx", "vdi", "vmdk"])
 def test_files_in_virtual_disks_are_found(form, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -59,7 +59,16 @@ def test_what_only_a_parent_holds_is_an_error_to_read(name, image, held, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("at", "magic"), [(0, b"vhdxfile"), (0, b"conectix"), (64, b"\x7f\x10\xda\xbe"), (MIB - 512, b"conectix")]
+    ("at", "magic"),
+    [
+        (0, b"vhdxfile"),
+        (0, b"conectix"),
+        (64, b"\x7f\x10\xda\xbe"),
+        (MIB - 512, b"conectix"),
+        (0, b"KDMV"),
+        (0, b"COWD"),
+        (0, b"\xbe\xba\xfe\xca\0\0\0\0"),
+    ],
 )
 def test_a_raw_disk_with_a_magic_in_it_stays_reachable(at, magic, tmp_path: Path) -> None:
     data = bytearray(random.Random(at).randbytes(MIB))

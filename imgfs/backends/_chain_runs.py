@@ -1,4 +1,4 @@
-"""What one image of the QCOW family says of its disk: runs in columns, compressed clusters in rows.
+"""What one image of a chain (QCOW, VMDK) says of its disk: runs in columns, compressed clusters in rows.
 
 A disk of 64 TiB is a few runs while little of it is written: clusters that continue each other are one.
 """
@@ -148,6 +148,11 @@ class Runs:
         logical, length, target, which = columns
         rows = 0 if inline else len(self._starts)
         return Linear(size=size, logical=logical, length=length, target=target, which=which, rows=rows)
+
+    @property
+    def ends_packed(self) -> bool:
+        """Say whether the last run is of compressed clusters."""
+        return bool(self._kinds) and self._kinds[-1] == PACKED
 
     def columns(self) -> tuple[array[int], array[int], array[int], array[int]]:
         """Return the columns of settled runs, as ``model.Linear`` orders them."""
