@@ -27,6 +27,8 @@ CODED: Final = 0x8000_0000  # bit of a Chunked table entry: the unit is compress
 UNIT_HOLE: Final = 0xFFFF_FFFF
 UNIT_LOST: Final = 0xFFFF_FFFE
 
+_DEEPEST: Final = 8  # folders of a name that an image gives
+
 PACKED_ROW: Final = 16  # bytes of a row of a Packed table
 PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: its bytes are stored verbatim
 PACKED_HOLE: Final = 2
@@ -268,6 +270,12 @@ def plain(name: str) -> bool:
     )
 
 
+def beneath(name: str) -> bool:
+    """Say whether a name that an image gives is that of a file in one folder or beneath it."""
+    parts = name.split("/")
+    return len(parts) <= _DEEPEST and all(map(plain, parts))
+
+
 # --- media and volumes ------------------------------------------------------------------------------
 class SlotKind(IntEnum):
     """What a slot of a volume system is."""
@@ -307,8 +315,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
 
     ``metadata`` is what the examiner wrote; ``digests`` maps md5, sha1, sha256 to stored hex digests;
     ``lost`` names ranges [start, stop) of the media with the reason. ``wants`` are names of further host
-    files, as the image spells them: claims. One that is a plain name beside the file the analyst named is
-    brought, and the media opened again; without it some ranges are lost.
+    files, as the image spells them: claims. One that is a regular file in the folder of the file the analyst
+    named, or beneath it, is brought under that name, and the media opened again; without it some ranges are
+    lost.
     """
 
     layouts: tuple[Layout, ...]

@@ -118,7 +118,7 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
         SandboxError: parsers cannot be isolated.
     """
     async with open_fetcher(cache_bytes=settings.cache_bytes, lost_zero=settings.lost_zero) as fetcher:
-        evidence = await gather(fetcher, paths, raw=settings.overrule.raw)
+        evidence = await gather(fetcher, paths, raw=settings.overrule.raw, folders=settings.overrule.folders)
         try:
             newest = max(e.files[0].identity[3] for e in evidence)
             async with (

@@ -16,7 +16,7 @@ from imgfs.backends._qcow1_header import read_first
 from imgfs.backends._qcow2_header import MAGIC, read_second
 from imgfs.backends._qcow_tables import walk
 from imgfs.errors import EvidenceError, NotMine, NotSupported
-from imgfs.model import Codec, Media, plain
+from imgfs.model import Codec, Media, beneath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,10 +160,10 @@ def _member(
         text = name.decode()
     except UnicodeDecodeError:
         text = ""
-    if not plain(text):
+    if not beneath(text):
         _said(
             chain,
-            f"the {kind} file {_shown(name)} is not opened: only a plain name beside the image would be",
+            f"the {kind} file {_shown(name)} is not opened: only a file beneath its folder would be",
         )
         return None
     if text not in members:

@@ -12,7 +12,7 @@ from imgfs.backends._chain_reply import Reply
 from imgfs.backends._chain_runs import MAX_LOST, Below
 from imgfs.backends._vmdk_parts import Image, Members, Part, read_image, shown
 from imgfs.errors import EvidenceError, NotMine, NotSupported
-from imgfs.model import HOLE, Codec, Media, plain
+from imgfs.model import HOLE, Codec, Media, beneath, plain
 
 if TYPE_CHECKING:
     from imgfs.backends import Reader
@@ -94,13 +94,16 @@ def _parent(descriptor: Descriptor, members: Members) -> tuple[int, bool, str]:
         if descriptor.parent_cid is None:
             return -1, False, "the descriptor does not say whether there is a parent"
         return -1, False, f"the parent, content id {_hex(descriptor.parent_cid)}, has no name"
-    name = hint.replace("\\", "/").rpartition("/")[2]
+    path = hint.replace("\\", "/")
+    if beneath(path) and (ticket := members.find(path)) >= 0:
+        return ticket, False, ""
+    name = path.rpartition("/")[2]
     guessed = name != hint
     if not plain(name):
         return (
             -1,
             guessed,
-            f"the parent {shown(hint)} is not opened: only a plain name beside the image would be",
+            f"the parent {shown(hint)} is not opened: only a file beneath its folder would be",
         )
     return members.find(name), guessed, f"the parent {shown(hint)} is no regular file beside the image"
 

@@ -14,7 +14,7 @@ from imgfs.backends._vmdk_descriptor import MAX_TEXT, Descriptor, Extent, is_des
 from imgfs.backends._vmdk_sparse import kind_of, read_descriptor, read_sparse
 from imgfs.backends._vmdk_tables import walk
 from imgfs.errors import EvidenceError, Malformed, NotMine, NotSupported
-from imgfs.model import plain
+from imgfs.model import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Members:
             self._tickets.setdefault(reader.name, ticket)
 
     def find(self, name: str) -> int:
-        """Return the ticket of a plain name, -1: it is not at hand, and wanted if there is room."""
+        """Return the ticket of a file, -1: it is not at hand, and wanted if there is room."""
         ticket = self._tickets.get(name, -1)
         if ticket < 0 and len(self.wants) < limits.MAX_WANTS and name not in self.wants:
             self.wants.append(name)
@@ -170,8 +170,8 @@ def _part(extent: Extent, base: int, members: Members, where: str) -> Part:
         return _lost(part, members, f"{where}the extent {name} is marked as not accessible")
     if extent.kind not in _FLAT | _SPARSE:
         return _lost(part, members, f"{where}an extent of type {extent.kind[:32]}, which is no file: {name}")
-    if not plain(extent.name):
-        note = f"{where}the extent {name} is not opened: only a plain name beside the image would be"
+    if not beneath(extent.name):
+        note = f"{where}the extent {name} is not opened: only a file beneath its folder would be"
         return _lost(part, members, note)
     ticket = members.find(extent.name)
     if ticket < 0:

@@ -18,7 +18,7 @@ from imgfs.backends._chain_runs import MAX_LOST, MAX_RUNS, Below
 from imgfs.backends._parallels_bundle import MAX_TEXT, NAME, Bundle, Storage, parse_bundle
 from imgfs.backends._parallels_disk import EXTENDED, PLAIN, Disk, is_disk, read_disk
 from imgfs.errors import EvidenceError, Malformed, NotMine, NotSupported
-from imgfs.model import Media, plain
+from imgfs.model import Media, beneath
 
 if TYPE_CHECKING:
     from imgfs.backends import Options, Reader
@@ -129,10 +129,8 @@ class _Files:
         shown = repr(name[:200])
         if not kind:
             raise Malformed(f"no image belongs to snapshot {guid[:64]!r}")
-        if not plain(name):
-            raise Malformed(
-                f"the image {shown} is not opened: only a plain name beside the descriptor would be"
-            )
+        if not beneath(name):
+            raise Malformed(f"the image {shown} is not opened: only a file beneath its folder would be")
         ticket = self._tickets.get(name, -1)
         if ticket < 0:
             self._wants.append(name)

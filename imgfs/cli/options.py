@@ -91,6 +91,14 @@ def overruling(command: F) -> F:
             click.option(
                 "--raw", is_flag=True, help="Take the image file as the bytes of the disk: no container."
             ),
+            click.option(
+                "--look-in",
+                "look_in",
+                multiple=True,
+                type=click.Path(path_type=Path),
+                metavar="FOLDER",
+                help="Where else files may be that an image names: extents, parents. May be repeated.",
+            ),
             click.option("--tz", default="", metavar="ZONE", help="Time zone of FAT times (default UTC)."),
             click.option(
                 "--codepage", default="", metavar="CP", help="Code page of FAT names (default cp437)."
@@ -116,6 +124,7 @@ def overrule(
     raw: bool,
     tz: str,
     codepage: str,
+    look_in: tuple[Path, ...] = (),
 ) -> Overrule:
     """Check what the analyst overrules.
 
@@ -135,6 +144,9 @@ def overrule(
             codecs.lookup(codepage)
         except LookupError as why:
             raise UsageError(f"codepage {codepage}: unknown; write it like cp850") from why
+    for folder in look_in:
+        if not folder.is_dir():
+            raise UsageError(f"--look-in {folder}: no such folder")
     return Overrule(
         offset=size(offset, "offset") if offset else 0,
         sector=sector_bytes,
@@ -143,6 +155,7 @@ def overrule(
         tz=tz or "UTC",
         codepage=codepage or "cp437",
         keys=load(keys) if keys else (),
+        look_in=tuple(str(folder.absolute()) for folder in look_in),
     )
 
 

@@ -34,7 +34,8 @@ class Config:
         row = json.loads(data)
         overrule = row["settings"].pop("overrule")
         keys = tuple(Key(**key) for key in overrule.pop("keys"))
-        settings = Settings(overrule=Overrule(**overrule, keys=keys), **row.pop("settings"))
+        look_in = tuple(overrule.pop("look_in"))
+        settings = Settings(overrule=Overrule(**overrule, keys=keys, look_in=look_in), **row.pop("settings"))
         row["images"] = tuple(row["images"])
         return cls(settings=settings, **{f.name: row[f.name] for f in fields(cls) if f.name in row})
 

@@ -92,14 +92,14 @@ class Containers:
             if answer is None or not isinstance(answer.opened, Media) or not outermost:
                 return layer, answer, sources
             wanted = [name for name in answer.opened.wants if name not in file_names]
-            more = [file for name in wanted if (file := bring(name)) is not None]
+            more = [(name, file) for name in wanted if (file := bring(name)) is not None]
             if not more or len(sources) >= most:
                 return layer, answer, sources
             self._attempts.layers.drop(layer)
             if answer.aclose is not None:
                 await answer.aclose()
-            sources += more
-            file_names += [file.name for file in more]
+            sources += [file for _, file in more]
+            file_names += [name for name, _ in more]
 
     def _built(
         self, answer: Opened, sources: Sequence[ByteSource], layer: Layer

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgfs import limits
 from imgfs.backends import Role
+from imgfs.block.beneath import open_beneath
 from imgfs.block.hostfile import HostFile
 from imgfs.errors import UsageError
-from imgfs.model import plain
 from imgfs.opening.probe import candidates, look
 
 if TYPE_CHECKING:
@@ -25,29 +23,26 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Evidence:
-    """One disk as the analyst named it: the named file and the other members of its set."""
+    """One disk as the analyst named it: the named file and the other members of its set.
+
+    ``folders`` are where the analyst allows to look for files that an image names, besides its own.
+    """
 
     path: Path
     files: tuple[HostFile, ...]
+    folders: tuple[Path, ...] = ()
 
     def bring(self, name: str) -> HostFile | None:
         """Open a further member that an image names, for as long as the evidence is open.
 
-        The name is a claim: only a regular file of that plain name, beside the file the analyst named,
-        is opened; no link, no device. None: there is no such file.
+        The name is a claim: only a regular file beneath the folder of the file the analyst named, or
+        beneath a folder that was allowed, is opened; through no link, no device. None: there is no such file.
         """
-        if not plain(name):
-            return None
-        path = self.path.parent / name
-        with suppress(OSError, UsageError):
-            seen = path.lstat()
-            if not stat.S_ISREG(seen.st_mode):
-                return None
-            file = HostFile.open(path)
-            if (file.identity.device, file.identity.inode) == (seen.st_dev, seen.st_ino):
+        for folder in (self.path.parent, *self.folders):
+            file = open_beneath(folder, name)
+            if file is not None:
                 self.files = (*self.files, file)
                 return file
-            file.close()  # replaced by something else between looking and opening
         return None
 
     def close(self) -> None:
@@ -56,8 +51,12 @@ class Evidence:
             file.close()
 
 
-async def gather(fetcher: Fetcher, paths: Sequence[Path], *, raw: bool = False) -> list[Evidence]:
+async def gather(
+    fetcher: Fetcher, paths: Sequence[Path], *, raw: bool = False, folders: Sequence[Path] = ()
+) -> list[Evidence]:
     """Open what the analyst named; several arguments that are members of one set become one disk.
+
+    ``folders``: see ``Evidence``.
 
     Raises:
         UsageError: a path is no image, unreadable, or named twice.
@@ -74,7 +73,7 @@ async def gather(fetcher: Fetcher, paths: Sequence[Path], *, raw: bool = False) 
             gathered.append(Evidence(path, (first,)))
             names = [] if raw else await _siblings(fetcher, path, first)
             others = [HostFile.open(path.parent / name) for name in names]
-            gathered[-1] = Evidence(path, (first, *others))
+            gathered[-1] = Evidence(path, (first, *others), tuple(folders))
             members = {path.parent / name for name in names}
             left = [p for p in left if p not in members]
         _distinct(gathered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Role, discover
@@ -20,8 +21,9 @@ IN_VOLUME: Final = (Role.SNAPSHOTS, Role.VOLUMES, Role.FILES)
 class Overrule:
     """What the analyst knows better than detection.
 
-    ``type`` forces one back-end in its role; ``raw`` skips containers. Units: ``offset`` and
-    ``sector`` bytes; ``offset`` 0 means the table decides where volumes lie.
+    ``type`` forces one back-end in its role; ``raw`` skips containers; ``look_in`` are further folders for
+    files that an image names. Units: ``offset`` and ``sector`` bytes; ``offset`` 0 means the table decides
+    where volumes lie.
     """
 
     offset: int = 0
@@ -31,6 +33,12 @@ class Overrule:
     tz: str = "UTC"
     codepage: str = "cp437"
     keys: tuple[Key, ...] = ()
+    look_in: tuple[str, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return ``look_in`` as paths."""
+        return tuple(map(Path, self.look_in))
 
     @property
     def forced(self) -> Backend | None:
