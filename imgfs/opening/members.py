@@ -1,18 +1,21 @@
-"""Which host files belong together, and opening them: only regular files beside the one that was named."""
+"""Which host files belong together, and opening them: only regular files beside the one that was named.
+
+A sparse bundle is a folder: the analyst names it, or the property list in it.
+"""
 
 from __future__ import annotations
 
 import re
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgfs import limits
 from imgfs.backends import Role
 from imgfs.block.hostfile import HostFile
+from imgfs.block.memory import Memory
 from imgfs.errors import UsageError
 from imgfs.model import plain
+from imgfs.opening.bundles import bundle, make_room, open_bundle, regular
 from imgfs.opening.probe import candidates, look
 
 if TYPE_CHECKING:
@@ -21,14 +24,25 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
+    from imgfs.block.pieces import ByteSource
 
 
 @dataclass(slots=True)
 class Evidence:
-    """One disk as the analyst named it: the named file and the other members of its set."""
+    """One disk as the analyst named it: the named file and the other members of its set.
+
+    ``unopened`` are names of members that are there and cannot be opened.
+    """
 
     path: Path
     files: tuple[HostFile, ...]
+    unopened: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> list[tuple[ByteSource, str]]:
+        """Return all members with their names; one that cannot be opened has no bytes."""
+        found: list[tuple[ByteSource, str]] = [(file, file.name) for file in self.files]
+        return found + [(Memory(b""), name) for name in self.unopened]
 
     def bring(self, name: str) -> HostFile | None:
         """Open a further member that an image names, for as long as the evidence is open.
@@ -38,17 +52,10 @@ class Evidence:
         """
         if not plain(name):
             return None
-        path = self.path.parent / name
-        with suppress(OSError, UsageError):
-            seen = path.lstat()
-            if not stat.S_ISREG(seen.st_mode):
-                return None
-            file = HostFile.open(path)
-            if (file.identity.device, file.identity.inode) == (seen.st_dev, seen.st_ino):
-                self.files = (*self.files, file)
-                return file
-            file.close()  # replaced by something else between looking and opening
-        return None
+        file = regular(self.path.parent / name)
+        if file is not None:
+            self.files = (*self.files, file)
+        return file
 
     def close(self) -> None:
         """Close the host files."""
@@ -70,9 +77,14 @@ async def gather(fetcher: Fetcher, paths: Sequence[Path], *, raw: bool = False) 
     try:
         while left:
             path = left.pop(0)
+            if not raw and (folder := bundle(path)) is not None:
+                gathered.append(Evidence(folder, *open_bundle(folder)))
+                left = [p for p in left if bundle(p) != folder]
+                continue
             first = HostFile.open(path)
             gathered.append(Evidence(path, (first,)))
             names = [] if raw else await _siblings(fetcher, path, first)
+            make_room(len(names))
             others = [HostFile.open(path.parent / name) for name in names]
             gathered[-1] = Evidence(path, (first, *others))
             members = {path.parent / name for name in names}

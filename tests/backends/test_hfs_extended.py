@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from imgfs.backends.hfs import lzvn
+from imgfs.backends import _lzvn
 from imgfs.backends.hfs.decmpfs import Compressed
 from imgfs.errors import EvidenceError, NotSupported
 from imgfs.model import Foreign, Inline
@@ -253,9 +253,9 @@ def test_parts_of_units_are_those_of_the_whole() -> None:
 
 
 def test_a_stream_without_the_mark_of_its_end_is_taken_when_it_is_whole() -> None:
-    assert lzvn.decompress(b"\xe5abcde", 5) == b"abcde"
+    assert _lzvn.decompress(b"\xe5abcde", 5) == b"abcde"
     with pytest.raises(EvidenceError):
-        lzvn.decompress(b"\xe5abcde", 6)
+        _lzvn.decompress(b"\xe5abcde", 6)
     with pytest.raises(EvidenceError):
         Compressed(b"fpmc")
 
