@@ -111,9 +111,7 @@ class Compressed:
         if self._type in {_ZLIB_HERE, _ZLIB_FORK}:
             data = stored[1:] if stored[:1] and stored[0] & 15 == 15 else _inflated(stored, wanted)
         elif self._type in _LZFSE:
-            # A stream starts with "bvx"; bytes as they are stand behind a mark.
-            plain = len(stored) == wanted + 1 and stored[:1] in {b"\x06", b"\xff"}
-            data = stored[1:] if plain else _lzfse.decompress(stored, wanted)
+            data = _lzfse.decompress(stored, wanted)
         else:
             data = stored[1:] if stored[:1] == b"\x06" else _lzvn.decompress(stored, wanted)
         if len(data) != wanted:
