@@ -47,7 +47,8 @@ def refused(data: bytes, name: str = "encrcdsa") -> str:
 def test_version_2_is_said() -> None:
     said = refused(second((1, 408), (2, 1024)))
     assert said == (
-        "Encrypted Apple disk image version 2, AES CBC with 256 bits in blocks of 512, PBKDF2 of 164000 rounds, "
+        "Encrypted Apple disk image version 2, AES CBC with 256 bits in blocks of 512, "
+        "PBKDF2 of 164000 rounds, "
         "keys: passphrase, certificate: imgfs cannot read it yet; its passphrase would open it, "
         "or the private key of a certificate it was made for"
     )
