@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -24,6 +26,7 @@ from imgfs.testing.media import check_media, contents
 from tests.backends import dmgimages as dmg
 from tests.backends.dmgimages import ADC, BZIP2, FREE, LZFSE, LZMA, RAW, ZEROS, ZLIB, Part
 from tests.peers import layers, watched
+from tests.stateful.conftest import workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 CODED = {"zlib": ZLIB, "bzip2": BZIP2, "lzma": LZMA, "adc": ADC, "lzfse": LZFSE}
@@ -384,6 +387,33 @@ def test_a_terabyte_opens_in_time() -> None:
     assert isinstance(media, Media)
     assert media.layouts[-1].size == 1 << 40
     assert len(reader.table) == 16 * count + 26
+
+
+def test_a_fresh_worker_goes_on_decoding_where_tables_are_large(tmp_path) -> None:
+    """More rows than a message has room for, and chunks that only a worker decodes: it dies in between."""
+    count = 600_000
+    content = [text(512 * 512, seed) for seed in (1, 2)]
+    stored = [dmg.lzfse(data) for data in content]
+    small = zlib.compress(bytes(512))
+    fork = small + b"".join(stored)
+    third = count // 3  # neither at the start nor at the end, which are looked at when the media is opened
+    rows = [(ZLIB, n, 1, 0, len(small)) for n in range(third)]
+    rows += [(LZFSE, third, 512, len(small), len(stored[0]))]
+    rows += [(ZLIB, 512 + n, 1, 0, len(small)) for n in range(third, 2 * third)]
+    rows += [(LZFSE, 2 * third + 512, 512, len(small) + len(stored[0]), len(stored[1]))]
+    rows += [(ZLIB, 1024 + n, 1, 0, len(small)) for n in range(2 * third, count)]
+    path = tmp_path / "disk.dmg"
+    path.write_bytes(rows_of([*rows, (dmg.END, count + 1024, 0, 0, 0)], count + 1024, fork))
+    with (
+        watched(path, at=tmp_path / "m") as point,
+        (point / "disk.dmg/disk.raw").open("rb", buffering=0) as raw,
+    ):
+        raw.seek(third * 512)
+        assert raw.read(4096) == content[0][:4096]
+        for pid in workers(point):
+            os.kill(pid, signal.SIGKILL)
+        raw.seek((2 * third + 512) * 512)
+        assert raw.read(4096) == content[1][:4096]
 
 
 def test_a_disk_of_nothing_is_a_run() -> None:
