@@ -32,6 +32,9 @@ _SYMBOLS: Final = 360
 _MATCHES: Final = 10_000  # of one block
 _LITERALS: Final = 40_000
 
+# A refill leaves 110 bits at most; a shift by fewer bits than there are fails before its mask is looked up.
+_MASKS: Final = tuple((1 << bits) - 1 for bits in range(128))
+
 _L_BITS: Final = (0,) * 16 + (2, 3, 5, 8)
 _M_BITS: Final = (0,) * 16 + (3, 5, 8, 11)
 _D_BITS: Final = tuple(number // 4 for number in range(64))
@@ -207,7 +210,7 @@ class _Bits:
 
 def _literals(data: bytes, unused: int, table: list[_Row], states: Sequence[int], count: int) -> bytes:
     """Return the literals of a block, which four interleaved states decode."""
-    bits = _Bits(data, unused)
+    bits, masks = _Bits(data, unused), _MASKS
     word, held = bits.word, bits.held
     found = bytearray(count)
     first, second, third, fourth = states
@@ -219,19 +222,19 @@ def _literals(data: bytes, unused: int, table: list[_Row], states: Sequence[int]
         taken, _, base, found[at] = table[first]
         held -= taken
         first = base + (word >> held)
-        word &= (1 << held) - 1
+        word &= masks[held]
         taken, _, base, found[at + 1] = table[second]
         held -= taken
         second = base + (word >> held)
-        word &= (1 << held) - 1
+        word &= masks[held]
         taken, _, base, found[at + 2] = table[third]
         held -= taken
         third = base + (word >> held)
-        word &= (1 << held) - 1
+        word &= masks[held]
         taken, _, base, found[at + 3] = table[fourth]
         held -= taken
         fourth = base + (word >> held)
-        word &= (1 << held) - 1
+        word &= masks[held]
     return bytes(found)
 
 
@@ -246,6 +249,7 @@ def _matches(
 ) -> None:
     """Append literals and matches; ``out`` ends at ``stop`` at the latest."""
     lengths, copies, distances = tables
+    masks = _MASKS
     state_l, state_m, state_d = states
     word, held = bits.word, bits.held
     at = distance = 0
@@ -257,21 +261,21 @@ def _matches(
         taken, extra, base, length = lengths[state_l]
         held -= taken
         value = word >> held
-        word &= (1 << held) - 1
+        word &= masks[held]
         state_l = base + (value >> extra)
-        length += value & (1 << extra) - 1
+        length += value & masks[extra]
         taken, extra, base, copy = copies[state_m]
         held -= taken
         value = word >> held
-        word &= (1 << held) - 1
+        word &= masks[held]
         state_m = base + (value >> extra)
-        copy += value & (1 << extra) - 1
+        copy += value & masks[extra]
         taken, extra, base, far = distances[state_d]
         held -= taken
         value = word >> held
-        word &= (1 << held) - 1
+        word &= masks[held]
         state_d = base + (value >> extra)
-        distance = far + (value & (1 << extra) - 1) or distance
+        distance = far + (value & masks[extra]) or distance
         out += literals[at : at + length]
         at += length
         start = len(out) - distance
