@@ -3,8 +3,8 @@
 Decryption, once there are keys, is a container of its own below the others: units of ``Cipher.block`` bytes
 from ``data_at`` on give the image inside (UDIF, sparse or raw), which is then recognised as any other.
 
-Source: public descriptions of the format, as in the documentation of FileVault 1; CSSM's numbers of
-algorithms (cssmtype.h of Apple's Security).
+Source: Apple publishes none; the fields are those commonly described, with CSSM's numbers of algorithms.
+No real image was at hand to compare them with: they are told to the analyst, and nothing rests on them.
 """
 
 from __future__ import annotations

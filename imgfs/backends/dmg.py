@@ -3,7 +3,8 @@
 Only the trailer and the tables of chunks are read here. Verbatim chunks are runs of the file, compressed
 ones units that the daemon decodes; ADC and LZFSE are decoded by the worker.
 
-Source: libmodi, "Mac OS disk image types"; ``hdiutil`` manual page, "segment" (names of segments).
+Source: libmodi, "Mac OS disk image types". It leaves segments out: that ``running`` places a segment in the
+data fork of all, and that ``hdiutil`` names them X.dmg, X.002.dmgpart, was not seen in a real set.
 """
 
 from __future__ import annotations

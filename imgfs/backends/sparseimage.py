@@ -6,7 +6,8 @@ before, which says where.
 
 Source: libmodi, "Mac OS disk image types", sparse disk image; keramics, "Mac OS sparse image". Where they
 have unknown values: 20, the place of the next index (64 bits); 28, the number of sectors (64 bits); a
-further index has its own number at 4, the place of the next one at 12, and 1010 bands from 56 on.
+further index has its own number at 4, the place of the next one at 12, and 1010 bands from 56 on. These four
+are commonly described and were not seen in a real image; where they do not fit, bands are lost, not zeros.
 """
 
 from __future__ import annotations
