@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,16 @@ async def verify(
     Args:
         fetcher: reads and decodes, checking chunk checksums.
         source: the media.
-        stored: digests by name (md5, sha1, sha256); without any, sha256 is computed.
+        stored: digests by name (md5, sha1, sha256, crc32); without any, sha256 is computed.
         progress: told the bytes done so far.
     """
     outcome = Outcome(
-        source.size, {n: v.lower() for n, v in stored.items() if n in hashlib.algorithms_available}
+        source.size,
+        {n: v.lower() for n, v in stored.items() if n in hashlib.algorithms_available | {"crc32"}},
     )
-    hashes = {name: hashlib.new(name) for name in outcome.stored or ("sha256",)}
+    hashes = {
+        name: _Crc32() if name == "crc32" else hashlib.new(name) for name in outcome.stored or ("sha256",)
+    }
     for start in range(0, source.size, _STEP):
         stop = min(start + _STEP, source.size)
         fetcher.prefetch(source, stop, min(stop + 2 * _STEP, source.size))
@@ -75,6 +79,19 @@ async def verify(
     outcome.computed = {name: digest.hexdigest() for name, digest in hashes.items()}
     outcome.bad = _joined(outcome.bad)
     return outcome
+
+
+class _Crc32:
+    """CRC-32 with the face of a hash: the one of UDIF and of zlib."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
 
 
 async def _narrow(fetcher: Fetcher, source: ByteSource, start: int, stop: int) -> list[tuple[int, int, str]]:

@@ -1,14 +1,14 @@
 """Containers that are named but not read.
 
-Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), AFF and
-AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
+Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), types and
+creators of Disk Copy 6 (NDIF), AFF and AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imgfs.backends import Role
+from imgfs.backends import Role, _encrcdsa
 from imgfs.backends._recognised import Version, at, row
 
 if TYPE_CHECKING:
@@ -41,14 +41,21 @@ RECOGNISED: tuple[Backend, ...] = (
         needs="it holds files, not a disk",
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
-    row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),
-    row("sparseimage", "Apple sparse image", Role.MEDIA, at(0, b"sprs")),
     row(
         "encrcdsa",
         "Encrypted Apple disk image",
         Role.MEDIA,
-        at(0, b"encrcdsa"),
-        needs="a passphrase opens it",
+        at(0, _encrcdsa.MAGIC),
+        at(-8, _encrcdsa.MAGIC_1),
+        judge=_encrcdsa.said,
+        needs="its passphrase would open it, or the private key of a certificate it was made for",
+    ),
+    row(  # in MacBinary: the chunks of the data fork are named in the resource fork behind it
+        "ndif",
+        "NDIF",
+        Role.MEDIA,
+        at(65, b"rohdddsk", b"hdroddsk", b"hdrwddsk", b"dImgddsk"),
+        needs="convert it on a Mac: hdiutil convert",
     ),
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
     row("aff4", "AFF4", Role.MEDIA, at(0, b"PK\x03\x04"), suffix=(".aff4", ".af4")),

@@ -5,7 +5,9 @@ Growing this list is a reviewed decision: each entry names a library whose job i
 
 from __future__ import annotations
 
+import bz2
 import importlib
+import lzma
 import threading
 import zlib
 from collections.abc import Callable, Collection, Mapping
@@ -30,6 +32,7 @@ Parameters = Mapping[str, int | bytes | str]
 Decoder = Callable[[memoryview, bool, int, Parameters], Block]
 
 _CHECKSUM = 4  # bytes of an Adler-32
+_XZ_MEMORY: Final = 80 * limits.MIB  # the largest dictionary a preset of xz has is 64 MiB; Apple writes 8
 
 
 def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
@@ -122,6 +125,43 @@ def _deflate(stored: memoryview, coded: bool, length: int, parameters: Parameter
     return data
 
 
+def _bzip2(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Decode a bzip2 stream, its checksums compared; bytes behind its end are ignored.
+
+    libbz2 1.0.8 allocates 4 MiB at most, whatever a stream says, and is fuzzed as part of OSS-Fuzz.
+
+    Raises:
+        BadUnit: it does not decode to exactly ``length`` bytes.
+    """
+    return _streamed(bz2.BZ2Decompressor(), stored, length)
+
+
+def _xz(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Decode an xz stream, its checksums compared; bytes behind its end are ignored.
+
+    liblzma is told how much memory a stream may ask for, and is fuzzed as part of OSS-Fuzz.
+
+    Raises:
+        BadUnit: it does not decode to exactly ``length`` bytes, or needs more memory.
+    """
+    return _streamed(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), stored, length)
+
+
+def _streamed(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, stored: memoryview, length: int) -> Block:
+    """Decode one stream to its end, without room for a bomb."""
+    try:
+        data = stream.decompress(stored, length + 1)
+        while not stream.eof and not stream.needs_input and len(data) <= length:
+            data += stream.decompress(b"", length + 1 - len(data))
+    except (OSError, lzma.LZMAError) as why:
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if len(data) != length:
+        raise BadUnit(_held(len(data), length))
+    if not stream.eof:  # the checksum is behind the data: without the end it was not compared
+        raise BadUnit("a compressed unit is cut short")
+    return data
+
+
 _libraries = threading.local()  # a decoder of zstandard serves one thread at a time
 _WINDOW: Final = limits.MAX_UNIT  # bytes of a window: none needs more than the largest unit
 
@@ -166,6 +206,8 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "deflate": _deflate,
     "zlib": _zlib,
     "zstd": _zstd,
+    "bzip2": _bzip2,
+    "xz": _xz,
 }
 
 

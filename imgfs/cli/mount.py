@@ -87,7 +87,8 @@ def _log(name: str, images: list[Path]) -> str:
     """
     path = Path(name).resolve()
     for image in images:
-        if path.parent == image.resolve().parent or (path.exists() and path.samefile(image)):
+        inside = path.parent in (image.resolve(), image.resolve().parent)
+        if inside or (path.exists() and path.samefile(image)):
             raise UsageError(f"-o log={name} would write into the folder of the evidence")
     return str(path)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from imgfs.errors import UsageError
+from imgfs.opening.bundles import bundle
 from imgfs.opening.keys import load
 from imgfs.opening.place import Overrule
 
@@ -51,7 +52,7 @@ def split_path(argument: str) -> tuple[Path, tuple[bytes, ...]]:
     """
     at = len(argument)
     while at > 0:
-        if Path(argument[:at]).is_file():
+        if Path(argument[:at]).is_file() or (at and bundle(Path(argument[:at])) is not None):
             inner = argument[at + 1 :]
             return Path(argument[:at]).absolute(), tuple(
                 n.encode("utf-8", "surrogateescape") for n in inner.split("/") if n
@@ -64,10 +65,10 @@ def image_path(argument: str) -> Path:
     """Return an image's absolute path.
 
     Raises:
-        UsageError: no such file, or a directory.
+        UsageError: no such file, or a directory that is no sparse bundle.
     """
     path = Path(argument)
-    if path.is_dir():
+    if path.is_dir() and bundle(path) is None:
         raise UsageError(f"{argument} is a directory; name the image file in it")
     if not path.exists():
         raise UsageError(f"{argument}: {'a link to nothing' if path.is_symlink() else 'no such file'}")

@@ -52,7 +52,7 @@ def prepare(mountpoint: Path, images: Sequence[Path]) -> bool:
 
 
 def _create(mountpoint: Path, images: Sequence[Path]) -> None:
-    if any(image.parent == mountpoint.parent for image in images):
+    if any(mountpoint.parent in (image, image.parent) for image in images):
         raise UsageError(
             f"{mountpoint} does not exist, and making it would write into the folder of the evidence:"
             f" make it yourself (mkdir {mountpoint}) or name another mount point"

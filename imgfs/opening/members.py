@@ -1,4 +1,7 @@
-"""Which host files belong together, and opening them: only regular files beside the one that was named."""
+"""Which host files belong together, and opening them: only regular files beside the one that was named.
+
+A sparse bundle is a folder: the analyst names it, or the property list in it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from imgfs import limits
 from imgfs.backends import Role
 from imgfs.block.beneath import open_beneath
 from imgfs.block.hostfile import HostFile
+from imgfs.block.memory import Memory
 from imgfs.errors import UsageError
+from imgfs.opening.bundles import bundle, make_room, open_bundle
 from imgfs.opening.probe import candidates, look
 
 if TYPE_CHECKING:
@@ -19,18 +24,27 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
+    from imgfs.block.pieces import ByteSource
 
 
 @dataclass(slots=True)
 class Evidence:
     """One disk as the analyst named it: the named file and the other members of its set.
 
-    ``folders`` are where the analyst allows to look for files that an image names, besides its own.
+    ``folders`` are where the analyst allows to look for files that an image names, besides its own;
+    ``unopened`` are names of members that are there and cannot be opened.
     """
 
     path: Path
     files: tuple[HostFile, ...]
     folders: tuple[Path, ...] = ()
+    unopened: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> list[tuple[ByteSource, str]]:
+        """Return all members with their names; one that cannot be opened has no bytes."""
+        found: list[tuple[ByteSource, str]] = [(file, file.name) for file in self.files]
+        return found + [(Memory(b""), name) for name in self.unopened]
 
     def bring(self, name: str) -> HostFile | None:
         """Open a further member that an image names, for as long as the evidence is open.
@@ -69,9 +83,15 @@ async def gather(
     try:
         while left:
             path = left.pop(0)
+            if not raw and (folder := bundle(path)) is not None:
+                files, unopened = open_bundle(folder)
+                gathered.append(Evidence(folder, files, unopened=unopened))
+                left = [p for p in left if bundle(p) != folder]
+                continue
             first = HostFile.open(path)
             gathered.append(Evidence(path, (first,)))
             names = [] if raw else await _siblings(fetcher, path, first)
+            make_room(len(names))
             others = [HostFile.open(path.parent / name) for name in names]
             gathered[-1] = Evidence(path, (first, *others), tuple(folders))
             members = {path.parent / name for name in names}

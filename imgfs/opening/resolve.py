@@ -69,8 +69,8 @@ class Resolver:
         options = Options(sector=over.sector, tz=over.tz, codepage=over.codepage)
         place = Place(disk, Spec(shown), shown, options, 0)
         try:
-            members = [file.name for file in evidence.files]
-            await self._resolve(evidence.files, members, place, evidence.bring)
+            sources, members = zip(*evidence.members, strict=True)
+            await self._resolve(sources, members, place, evidence.bring)
         except (EvidenceError, MediaChanged) as why:
             layer = Layer(spec=shown, backend="raw", kind="container", path=shown, title="raw bytes")
             self._attempts.damaged(self.layers.add(layer), str(why))

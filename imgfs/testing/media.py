@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Final, cast
 from imgfs.backends import Options, discover
 from imgfs.block.build import build
 from imgfs.block.codecs import decode
+from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
-from imgfs.block.pieces import Bytes, Coded, Lost, StoredUnit, Strip, Zeros
+from imgfs.block.pieces import Bytes, Coded, ForeignUnit, Lost, StoredUnit, Strip, Zeros
 from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported
 from imgfs.model import Foreign, Media
 from imgfs.testing.fakes import MemoryReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from imgfs.backends import Bytes as BytesOf
     from imgfs.backends import Reader
     from imgfs.block.pieces import ByteSource, Piece
 
@@ -54,6 +56,44 @@ def check_media(
             assert data is None or data == truth[at : at + _STEP], f"{name}: {label}: wrong bytes at {at}"
 
 
+def contents(name: str, files: Mapping[str, bytes], *, lost: bytes | None = None) -> bytes:
+    """Return what a back-end makes of an image, the file the analyst names first.
+
+    Args:
+        name: the back-end's.
+        files: names to contents.
+        lost: a byte that stands for each one that is lost or does not decode; None: that is an error.
+
+    Raises:
+        EvidenceError: bytes cannot be read.
+    """
+    answer = _open(name, files)
+    if isinstance(answer, Exception):
+        raise answer
+    source = answer[1]
+    found: list[bytes] = []
+    for at in range(0, source.size, _STEP):
+        for piece in _narrow(source.plan(at, min(at + _STEP, source.size))):
+            try:
+                found += _read([piece])
+            except EvidenceError:
+                if lost is None:
+                    raise
+                found.append(lost * piece.length)
+    return b"".join(found)
+
+
+def _narrow(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Yield pieces with units in place of strips."""
+    for piece in pieces:
+        if isinstance(piece, Coded) and isinstance(piece.unit, Strip):
+            strip = piece.unit
+            at = strip.index * strip.source.unit + piece.skip
+            yield from strip.source.units(at, at + piece.length)
+        else:
+            yield piece
+
+
 def _open(name: str, files: Mapping[str, bytes]) -> tuple[Media, ByteSource] | Exception:
     """Open and build; return the outcome if it is an allowed one."""
     begin = time.monotonic()
@@ -67,14 +107,39 @@ def _open(name: str, files: Mapping[str, bytes]) -> tuple[Media, ByteSource] | E
         assert time.monotonic() - begin < _DEADLINE, f"{name}: opening takes too long"
     media = opened if isinstance(opened, Media) else getattr(opened, "media", None)
     assert isinstance(media, Media), f"{name}: opening gives {type(opened).__name__}"
-    if any(isinstance(layout, Foreign) for layout in media.layouts):
-        return NotSupported("foreign bytes are not read here")
     tickets = [Memory(data) for data in files.values()]
-    source = build(media.layouts, tickets, name, table=memoryview(readers[0].table))
+    foreign = None
+    if any(isinstance(layout, Foreign) for layout in media.layouts):
+        foreign = _foreign(name, opened)
+    source = build(media.layouts, tickets, name, table=memoryview(readers[0].table), foreign=foreign)
     for start, stop, reason in media.lost:
         assert 0 <= start < stop <= source.size, f"{name}: a lost range outside: [{start}, {stop})"
         assert reason, f"{name}: a range is lost without a reason"
     return media, source
+
+
+def _foreign(name: str, opened: object) -> Callable[[int, int], Awaitable[bytes]]:
+    """Return what reads the bytes that only the back-end can produce; each read has a worker's deadline."""
+
+    async def read(offset: int, length: int) -> bytes:
+        begin = time.monotonic()
+        try:
+            data = cast("BytesOf", opened).read(offset, length)
+        finally:
+            assert time.monotonic() - begin < _DEADLINE, f"{name}: a read of {length} bytes takes too long"
+        assert len(data) == length, f"{name}: {len(data)} foreign bytes, {length} asked for"
+        return data
+
+    return read
+
+
+def _finished(work: Awaitable[bytes]) -> bytes:
+    """Return the outcome of a coroutine that never waits."""
+    try:
+        work.__await__().__next__()
+    except StopIteration as done:
+        return cast("bytes", done.value)
+    raise AssertionError("a foreign read waits")
 
 
 def _damages(files: Mapping[str, bytes], seeds: int) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -116,12 +181,15 @@ def _read(pieces: Sequence[Piece]) -> Iterator[bytes]:
                 yield bytes(length)
             case Bytes(data, offset, length):
                 yield data[offset : offset + length]
-            case Coded(Strip() as strip, skip, length):
-                at = strip.index * strip.source.unit + skip
-                yield from _read(strip.source.units(at, at + length))
+            case Coded(Strip()):
+                yield from _read(list(_narrow([piece])))
             case Coded(StoredUnit() as unit, skip, length):
                 stored = memoryview(b"".join(_read(unit.pieces)))
                 yield bytes(decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length])
+            case Coded(ForeignUnit() as unit, skip, length):
+                assert isinstance(unit.source, ForeignSource)
+                data = _finished(unit.source.read(unit.index * unit.source.unit, unit.length))
+                yield data[skip : skip + length]
             case Lost(_, why):
                 raise EvidenceError(why)
             case _:

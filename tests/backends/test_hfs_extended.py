@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from imgfs.backends.hfs import lzvn
+from imgfs.backends import _lzvn
 from imgfs.backends.hfs.decmpfs import Compressed
 from imgfs.errors import EvidenceError, NotSupported
 from imgfs.model import Foreign, Inline
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
+from tests.backends.dmgimages import lzfse
 from tests.backends.hfsimages import UNIT, Planted, build, decmpfs, lzvn_resource, zlib_resource
 from tests.backends.tskimages import need, noise, run
 
@@ -120,6 +121,20 @@ def planted() -> list[Planted]:
     return named(files)
 
 
+@pytest.mark.slow
+def test_files_in_lzfse_come_back(tmp_path: Path) -> None:
+    """TSK and 7z do not decode them; the encoder is judged by 7z in disk images."""
+    units = [LINES[at : at + UNIT] for at in range(0, len(LINES), UNIT)]
+    files = {
+        "fork.txt": packed(12, LINES, resource=lzvn_resource([lzfse(unit) for unit in units])),
+        "here.txt": packed(11, LINES[:3000], lzfse(LINES[:3000])),
+    }
+    image = tmp_path / "image.hfs"
+    image.write_bytes(build(named(files)))
+    shown = check_files("hfs", image, {b"fork.txt": LINES, b"here.txt": LINES[:3000]})
+    assert all(not entry.attr.damaged for entry in shown.values())
+
+
 def tsk(image: Path, number: int) -> bytes:
     return subprocess.run(["icat", image, str(number)], capture_output=True, check=True).stdout
 
@@ -182,7 +197,7 @@ def test_attributes_in_extents_are_read_over_all_their_records() -> None:
     assert hfs.xattrs(0, 16) == {b"a": b"b", b"small": value[:5000]}  # the kernel takes 64 KiB
 
 
-@pytest.mark.parametrize("kind", [1, 5, 9, 10, 11, 12, 77])
+@pytest.mark.parametrize("kind", [1, 5, 9, 10, 77])
 def test_what_is_not_decoded_is_refused_and_said(kind: int) -> None:
     hfs, _ = one(packed(kind, b"12345", b"\xcc12345", lzvn_resource([b"\xff12345"])))
     entry = walk(hfs)[b"file"]
@@ -208,6 +223,9 @@ WRONG = {
     "undefined opcode": packed(7, b"ab", b"\xe2ab\x1e" + EOS),
     "literals that end": packed(7, b"abcde", b"\xe5ab"),
     "endless": packed(7, b"abcde", b"\xe5abcde\x00\x05" + EOS),
+    "no LZFSE": packed(11, b"abcde", b"bvx3abcde"),
+    "LZFSE without its end": packed(11, LINES[:900], lzfse(LINES[:900])[:-1]),
+    "LZFSE of more": packed(12, LINES[:900], resource=lzvn_resource([lzfse(LINES[:901])])),
     "too large": packed(7, b"", literals(b"abc")),
 }
 
@@ -253,9 +271,9 @@ def test_parts_of_units_are_those_of_the_whole() -> None:
 
 
 def test_a_stream_without_the_mark_of_its_end_is_taken_when_it_is_whole() -> None:
-    assert lzvn.decompress(b"\xe5abcde", 5) == b"abcde"
+    assert _lzvn.decompress(b"\xe5abcde", 5) == b"abcde"
     with pytest.raises(EvidenceError):
-        lzvn.decompress(b"\xe5abcde", 6)
+        _lzvn.decompress(b"\xe5abcde", 6)
     with pytest.raises(EvidenceError):
         Compressed(b"fpmc")
 

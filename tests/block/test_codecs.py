@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import random
 import zlib
 from contextlib import suppress
@@ -34,10 +36,12 @@ def frames(data: bytes) -> bytes:
 
 ENCODERS = [
     ("deflate", deflated),
-    ("zlib", zlib.compress),
     ("zstd", zstandard.ZstdCompressor().compress),
     ("zstd", zstandard.ZstdCompressor(write_content_size=False).compress),
     ("zstd", frames),
+    ("zlib", zlib.compress),
+    ("bzip2", bz2.compress),
+    ("xz", lzma.compress),
 ]
 
 
@@ -66,8 +70,31 @@ def test_other_lengths_and_damage_are_bad_units(name, encode, libdeflate) -> Non
             decode(Codec(name), memoryview(data), True, UNIT)
 
 
-@pytest.mark.parametrize("name, encode", ENCODERS[:3])
+@pytest.mark.parametrize("name, encode", [row for row in ENCODERS if row[1] is not frames])
 def test_a_bomb_gives_no_more_than_its_unit(name, encode, libdeflate) -> None:
     bomb = encode(bytes(64 << 20))
     with suppress(BadUnit):
         assert decode(Codec(name), memoryview(bomb), True, 512) == bytes(512)
+
+
+@pytest.mark.parametrize("name, encode", ENCODERS[4:])
+def test_checksums_of_streams_are_compared(name, encode, libdeflate) -> None:
+    rng = random.Random(7)
+    stored = encode(content())
+    wrong = 0
+    for _ in range(300):
+        damaged = bytearray(stored)
+        damaged[rng.randrange(len(stored))] ^= 1 << rng.randrange(8)
+        with suppress(BadUnit):
+            wrong += decode(Codec(name), memoryview(damaged), True, UNIT) != content()
+    assert not wrong
+
+
+def test_a_dictionary_of_a_gibibyte_is_refused() -> None:
+    head = bytearray(lzma.compress(bytes(512), filters=[{"id": lzma.FILTER_LZMA2}]))
+    block = head.index(b"\x21\x01")  # the filter, the size of its properties, the properties
+    head[block + 2] = 36  # 2^(36 / 2 + 12) bytes
+    end = 12 + 4 * (head[12] + 1)
+    head[end - 4 : end] = zlib.crc32(head[12 : end - 4]).to_bytes(4, "little")
+    with pytest.raises(BadUnit, match="emory"):
+        decode(Codec("xz"), memoryview(head), True, 512)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
 
+from tests.backends import dmgimages as dmg
 from tests.mounts import imgfs
 
 pytestmark = pytest.mark.slow
@@ -27,6 +30,16 @@ def test_without_a_stored_digest_sha256_is_told(laptop: Path) -> None:
     data = (laptop / "laptop.dd").read_bytes()
     said = imgfs("verify", laptop / "laptop.dd").stdout
     assert said == f"sha256  {hashlib.sha256(data).hexdigest()}  no digest is stored\n"
+
+
+def test_the_checksum_of_an_apple_disk_image_is_compared(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(40_000).ljust(300 * 512, b"\0")
+    made = dmg.image([dmg.Part(data, [(100, dmg.ZLIB), (100, dmg.LZFSE), (100, dmg.BZIP2)])])
+    image = tmp_path / "disk.dmg"
+    image.write_bytes(dmg.whole(made))
+    assert imgfs("verify", image).stdout == f"crc32  {zlib.crc32(data):08x}  as stored\n"
+    image.write_bytes(dmg.whole(made).replace(data[:64], data[64:128]))
+    assert imgfs("verify", image, check=False).returncode == 6
 
 
 def copied(laptop: Path, folder: Path) -> Path:

@@ -41,6 +41,14 @@ ISO = {
 DAMAGED = {"fox-it_dissect.evidence/ewf.E01.xz", "simsong_bulk_extractor/email_test.E01.xz"}
 TWO_NTFS = "sleuthkit_sleuthkit/imageformat_mmls_1.E01"
 HARD_LINKS = "penguin359_hfsplus-rs/hfsp-small.img.xz"
+DMG_HFS = {
+    "SecurityRonin_dmg-forensic/hfsplus_lzfse.dmg.xz",
+    "SecurityRonin_dmg-forensic/hfsplus_lzma.dmg.xz",
+    "deploymenttheory_go-apfs-v2/hfs-basic.dmg",
+    "keramics_keramics/hfsplus_adc.dmg.xz",
+    "keramics_keramics/hfsplus_bzip2.dmg",
+    "keramics_keramics/hfsplus_zlib.dmg",
+}
 EXT_LINK = "vstinner_hachoir/bsize-2048-isize-512.ext2.xz"
 UFS_LINK = "fox-it_dissect.ffs/ffs_symlink_test2.bin.gz"
 LABEL_ONLY = "DFTT_6-undel-fat/6-undel-fat__6-fat-undel.dd.xz"
@@ -89,7 +97,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_every_truth_and_damaged_exception_is_shown_here() -> None:
     rows = tomllib.loads((ROOT / "tests/corpus-exceptions.toml").read_text())["image"]
     named = {row["name"] for row in rows if row["reason"] in ("truth", "damaged")}
-    shown = ISO | DAMAGED | {TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
+    shown = ISO | DAMAGED | DMG_HFS | {TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
     assert named <= shown, "an exception that nothing is shown for"
 
 
@@ -138,6 +146,42 @@ def test_hfs_hard_links_are_the_file_they_name(corpus: Path, scratch: Path) -> N
             elif fact["type"] == "f":
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == fact["sha256"], path
         assert (root / "files/link1").stat().st_ino == (root / "files/link2").stat().st_ino
+
+
+@pytest.mark.parametrize("name", sorted(DMG_HFS))
+def test_hfs_volumes_of_disk_images_hold_what_7z_and_tsk_read(corpus: Path, scratch: Path, name: str) -> None:
+    """7z gives the largest part as the media, hard links as empty files, and link targets made relative."""
+    need("7z", "icat")
+    image = unpacked(corpus, name, scratch / "case")
+    known = truth(corpus, name)
+    out = scratch / "out"
+    with mounted(image, at=scratch / "mnt", options=("-o", "symlinks=raw")) as point:
+        media = point / image.name / "disk.raw"
+        (root,) = point.glob("*/*/root")
+        volume = root.parent / "volume.raw"
+        content = volume.read_bytes() if "largest" in str(known["container_by"]) else media.read_bytes()
+        assert hashlib.sha256(content).hexdigest() == known["media_sha256"]
+        subprocess.run(["7z", "x", "-y", f"-o{out}", volume], capture_output=True, check=False)
+        inodes = {p.read_bytes() for p in out.rglob("iNode*") if p.is_file()}
+        for shown, fact in known["volumes"][0]["files"].items():  # type: ignore[index]
+            path = root / shown
+            if shown == "forward_slash":  # 7z writes no / into names, nor does it keep a : there
+                (path,) = root.glob("forward?*slash")
+            for stream, held in fact.get("streams", {}).items():
+                if stream not in {"rsrc", "com.apple.decmpfs"}:
+                    told = "system.imgfs.xattr." if fact["type"] == "l" else "user.imgfs.xattr."
+                    value = os.getxattr(path, told + stream, follow_symlinks=False)
+                    assert hashlib.sha256(value).hexdigest() == held["sha256"], (path, stream)
+            if fact["type"] == "l":
+                number = path.lstat().st_ino & (1 << 48) - 1
+                target = subprocess.run(["icat", volume, str(number)], capture_output=True, check=True).stdout
+                assert os.readlink(bytes(path)) == target
+                assert os.readlink(path).endswith(fact["target"])
+            elif fact["type"] == "f" and fact["size"] == 0 and path.stat().st_size:
+                assert path.stat().st_nlink > 1
+                assert path.read_bytes() in inodes
+            elif fact["type"] == "f":
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == fact["sha256"], path
 
 
 @pytest.mark.parametrize("name", sorted(ISO))

@@ -13,6 +13,6 @@ BACKEND = Backend(
     rank=30,
     signatures=tuple(Signature(HEADER_AT, magic) for magic in (b"H+", b"HX", b"BD")),
     open=open_hfs,
-    supports="resource forks, files in zlib and LZVN, hard links, extended attributes; no deleted files",
+    supports="resource forks, files in zlib, LZVN, LZFSE, hard links, extended attributes; no deleted files",
     truth=("peer", "tsk", "corpus"),
 )

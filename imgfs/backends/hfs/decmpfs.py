@@ -10,8 +10,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends import _lzfse, _lzvn
 from imgfs.backends._units import Units
-from imgfs.backends.hfs import lzvn
 from imgfs.backends.hfs.volume import read_rows
 from imgfs.errors import BadUnit, Malformed, NotSupported
 from imgfs.limits import MAX_SIZE
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
 ATTRIBUTE: Final = b"com.apple.decmpfs"
 UNIT: Final = 1 << 16
 _HEADER: Final = struct.Struct("<4sIQ")  # magic, type, bytes of content
-_ZLIB_HERE, _ZLIB_FORK, _LZVN_HERE, _LZVN_FORK = 3, 4, 7, 8
-_HERE: Final = frozenset({_ZLIB_HERE, _LZVN_HERE})  # types whose one unit follows the header
-_FORKED: Final = frozenset({_ZLIB_FORK, _LZVN_FORK})
+_ZLIB_HERE, _ZLIB_FORK, _LZVN_HERE, _LZVN_FORK, _LZFSE_HERE, _LZFSE_FORK = 3, 4, 7, 8, 11, 12
+_HERE: Final = frozenset({_ZLIB_HERE, _LZVN_HERE, _LZFSE_HERE})  # types whose one unit follows the header
+_FORKED: Final = frozenset({_ZLIB_FORK, _LZVN_FORK, _LZFSE_FORK})
+_LZFSE: Final = frozenset({_LZFSE_HERE, _LZFSE_FORK})
 _WHY: Final = {
     1: "stored in the attribute",
     5: "dataless",
     9: "stored in the attribute",
     10: "stored in the resource fork",
-    11: "LZFSE",
-    12: "LZFSE",
 }
 _WHOLE_MAX: Final = 16 << 20  # bytes a unit within the attribute may stand for
 
@@ -90,7 +89,7 @@ class Compressed:
         if self._type in _HERE or not self.size:
             return
         self._reader, self._resource = reader, resource
-        if self._type == _LZVN_FORK:
+        if self._type != _ZLIB_FORK:
             self._count = int.from_bytes(self._stored(0, 4), "little") // 4 - 1
         else:
             self._first = int.from_bytes(self._stored(0, 4), "big") + 4  # behind the length of the resource
@@ -111,14 +110,16 @@ class Compressed:
         stored = self._value if self._type in _HERE else self._unit_of_fork(index)
         if self._type in {_ZLIB_HERE, _ZLIB_FORK}:
             data = stored[1:] if stored[:1] and stored[0] & 15 == 15 else _inflated(stored, wanted)
+        elif self._type in _LZFSE:
+            data = _lzfse.decompress(stored, wanted)
         else:
-            data = stored[1:] if stored[:1] == b"\x06" else lzvn.decompress(stored, wanted)
+            data = stored[1:] if stored[:1] == b"\x06" else _lzvn.decompress(stored, wanted)
         if len(data) != wanted:
             raise BadUnit(f"decmpfs: unit {index} decodes to {len(data)} bytes of {wanted}")
         return data
 
     def _unit_of_fork(self, index: int) -> bytes:
-        if self._type == _LZVN_FORK:  # offsets from the start of the fork, one more than there are units
+        if self._type != _ZLIB_FORK:  # offsets from the start of the fork, one more than there are units
             start, stop = struct.unpack("<II", self._stored(4 * index, 8))
             length = stop - start
         else:  # offsets from the count, and lengths

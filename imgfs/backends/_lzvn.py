@@ -16,12 +16,21 @@ def decompress(data: bytes, limit: int) -> bytes:
         BadUnit: an undefined opcode, a match before the start, too few or too many bytes.
     """
     out = bytearray()
+    extend(data, limit, out)
+    return bytes(out)
+
+
+def extend(data: bytes, limit: int, out: bytearray) -> None:
+    """Append what a stream decodes to, until ``out`` holds ``limit`` bytes; matches may reach back in it.
+
+    Raises:
+        BadUnit: as ``decompress``; ``out`` then holds part of it.
+    """
     try:
         _decode(data, limit, out)
     except IndexError:
         if len(out) != limit:
             raise BadUnit(f"LZVN: {len(data)} bytes end after {len(out)} of {limit}") from None
-    return bytes(out)
 
 
 def _decode(data: bytes, limit: int, out: bytearray) -> None:
