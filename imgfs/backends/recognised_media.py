@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), QEMU
-docs/interop (parallels), VMware Virtual Disk Format 1.1, AFF and AFF4 standards, Android sparse
+docs/interop (parallels), VMware Virtual Disk Format 1.1, AFF, Android sparse
 format, RFC 1952 and RFC 8878.
 """
 
@@ -53,7 +53,6 @@ RECOGNISED: tuple[Backend, ...] = (
         needs="a passphrase opens it",
     ),
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
-    row("aff4", "AFF4", Role.MEDIA, at(0, b"PK\x03\x04"), suffix=(".aff4", ".af4")),
     row(
         "parallels",
         "Parallels disk",

@@ -53,8 +53,7 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
         else:
             if len(data) == length:
                 return data
-    unit = parameters.get("unit", length)
-    lengths = {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
+    lengths = _lengths(length, parameters)
     if coded:
         return _zlib(stored, lengths)[:length]
     for held in lengths:
@@ -65,6 +64,12 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
     if len(stored) < length + _CHECKSUM:
         raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")
     raise BadUnit("the checksum of a stored chunk differs")
+
+
+def _lengths(length: int, parameters: Parameters) -> set[int]:
+    """Return the sizes a unit may decode to: some writers fill the last, shorter one up to ``unit`` bytes."""
+    unit = parameters.get("unit", length)
+    return {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
 
 
 def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
@@ -86,8 +91,10 @@ def _zlib(stored: memoryview, lengths: Collection[int]) -> bytes:
 def _deflate(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
     """Inflate a raw stream (RFC 1951) of any window; bytes behind its end are ignored.
 
+    Parameter ``unit``: see ``_lengths``.
+
     Raises:
-        BadUnit: it does not decode to exactly ``length`` bytes.
+        BadUnit: it does not decode to ``length`` bytes, nor to ``unit``.
     """
     if deflate_decompress is not None:
         try:
@@ -97,13 +104,82 @@ def _deflate(stored: memoryview, coded: bool, length: int, parameters: Parameter
         else:
             if len(data) == length:
                 return data
+    lengths = _lengths(length, parameters)
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        data = stream.decompress(stored, length + 1)
+        data = stream.decompress(stored, max(lengths) + 1)
     except zlib.error as why:
         raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if len(data) != length:
+    if len(data) not in lengths:
         raise BadUnit(_held(len(data), length))
+    return data[:length]
+
+
+def _zlib_unit(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Inflate a zlib stream (RFC 1950) and compare its checksum. Parameter ``unit``: see ``_lengths``.
+
+    Raises:
+        BadUnit: it does not decode to ``length`` bytes, nor to ``unit``.
+    """
+    if zlib_decompress is not None:
+        try:
+            data: Block = zlib_decompress(stored, length)
+        except DeflateError:
+            pass  # zlib says what is wrong
+        else:
+            if len(data) == length:
+                return data
+    return _zlib(stored, _lengths(length, parameters))[:length]
+
+
+def _lz4(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Decode an LZ4 block (without a frame). Parameter ``unit``: see ``_lengths``.
+
+    Source: LZ4 Block Format Description (lz4/doc/lz4_Block_format.md).
+
+    Raises:
+        BadUnit: it does not decode to ``length`` bytes, nor to ``unit``, or the library is missing.
+    """
+    try:
+        library = importlib.import_module("lz4.block")
+    except ImportError as why:
+        raise BadUnit("the library lz4 is missing") from why
+    lengths = _lengths(length, parameters)
+    try:
+        data: Block = library.decompress(stored, uncompressed_size=max(lengths))
+    except (library.LZ4BlockError, ValueError) as why:
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if len(data) not in lengths:
+        raise BadUnit(_held(len(data), length))
+    return data if len(data) == length else data[:length]
+
+
+def _snappy(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Decode a raw snappy block (without a frame). Parameter ``unit``: see ``_lengths``.
+
+    Parameter ``plain``: a unit that is stored in exactly ``unit`` bytes and does not decode is stored
+    verbatim, for writers of whom some always compress and some do not.
+
+    Source: Snappy compressed format description (google/snappy, format_description.txt).
+
+    Raises:
+        BadUnit: it does not decode to ``length`` bytes, nor to ``unit``, or the library is missing.
+    """
+    try:
+        library = importlib.import_module("cramjam")
+    except ImportError as why:
+        raise BadUnit("the library cramjam is missing") from why
+    lengths = _lengths(length, parameters)
+    data = bytearray(max(lengths))  # the library compares the length a block declares with this room
+    try:
+        held: int = library.snappy.decompress_raw_into(stored, data)
+    except library.DecompressionError as why:
+        if parameters.get("plain") and len(stored) == max(lengths):
+            return bytes(stored[:length])
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if held not in lengths:
+        raise BadUnit(_held(held, length))
+    del data[length:]
     return data
 
 
@@ -145,7 +221,14 @@ def _held(found: int, length: int) -> str:
     return f"a compressed unit holds {more} bytes, {length} expected"
 
 
-DECODERS: Final[Mapping[str, Decoder]] = {"ewf": _ewf, "deflate": _deflate, "zstd": _zstd}
+DECODERS: Final[Mapping[str, Decoder]] = {
+    "ewf": _ewf,
+    "deflate": _deflate,
+    "zlib": _zlib_unit,
+    "zstd": _zstd,
+    "lz4": _lz4,
+    "snappy": _snappy,
+}
 
 
 def decode(codec: Codec, stored: memoryview, coded: bool, length: int) -> Block:  # noqa: FBT001  # per unit

@@ -104,13 +104,14 @@ def _contents(source: ByteSource) -> Iterator[tuple[int, bytes | None]]:
     """Return the bytes of a source in steps; None where something is lost or does not decode."""
     for at in range(0, min(source.size, 64 << 20), _STEP):
         try:
-            yield at, b"".join(_read(source.plan(at, min(at + _STEP, source.size))))
+            yield at, b"".join(pieces(source.plan(at, min(at + _STEP, source.size))))
         except EvidenceError:
             yield at, None
 
 
-def _read(pieces: Sequence[Piece]) -> Iterator[bytes]:
-    for piece in pieces:
+def pieces(planned: Sequence[Piece]) -> Iterator[bytes]:
+    """Return the bytes of a plan over memory, piece by piece. Raises EvidenceError where some are lost."""
+    for piece in planned:
         match piece:
             case Zeros(length):
                 yield bytes(length)
@@ -118,9 +119,9 @@ def _read(pieces: Sequence[Piece]) -> Iterator[bytes]:
                 yield data[offset : offset + length]
             case Coded(Strip() as strip, skip, length):
                 at = strip.index * strip.source.unit + skip
-                yield from _read(strip.source.units(at, at + length))
+                yield from pieces(strip.source.units(at, at + length))
             case Coded(StoredUnit() as unit, skip, length):
-                stored = memoryview(b"".join(_read(unit.pieces)))
+                stored = memoryview(b"".join(pieces(unit.pieces)))
                 yield bytes(decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length])
             case Lost(_, why):
                 raise EvidenceError(why)
