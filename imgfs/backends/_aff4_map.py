@@ -176,7 +176,10 @@ class Map:
         """Turn targets and offsets into lowers and places; what leaves its stream is lost."""
         targets = self._targets
         sizes = [target.size for target in targets]
-        if any(map(operator.gt, map(operator.add, offsets, lengths), map(sizes.__getitem__, ids))):
+        near = not starts or max(offsets) + max(lengths) <= min(sizes)  # nothing can leave any of them
+        if not near and any(
+            map(operator.gt, map(operator.add, offsets, lengths), map(sizes.__getitem__, ids))
+        ):
             starts, lengths, offsets, ids = self._clipped(starts, lengths, offsets, ids)
         longest: dict[int, int] = {}
         for number, target in enumerate(targets):

@@ -34,6 +34,7 @@ _MAX_PER_BEVY: Final = 1 << 20
 _MAX_CHUNKS: Final = limits.TABLE_MAX // 16
 _ENTRY: Final = struct.Struct("<QI")
 _LOST_SHOWN: Final = 1000
+_SPARE: Final = 1 << 30
 _METHODS: Final = {
     "code.google.com/p/snappy": "snappy",
     "github.com/google/snappy": "snappy",
@@ -237,7 +238,7 @@ class ImageStream:
         if not count:
             return b""
         flags = self._flags(lengths)
-        if any(high) or max(map(operator.add, offsets, lengths)) > size:
+        if high.tobytes() != bytes(4 * count) or not _inside(offsets, lengths, size):
             for row in range(count):
                 if (high[row] << 32) + offsets[row] + lengths[row] > size:
                     flags[row], offsets[row], high[row] = PACKED_LOST, 0, 0
@@ -247,7 +248,7 @@ class ImageStream:
         rows[0::4], rows[1::4], rows[2::4], rows[3::4] = offsets, high, lengths, flags
         # All offsets move by one addition of a long number; none overflows into its neighbour: they are
         # within the file.
-        moved = int.from_bytes(rows.tobytes(), "little") + at * _ones(count)
+        moved = int.from_bytes(rows.tobytes(), "little") + at * _ones(count, 16)
         return moved.to_bytes(16 * count, "little")
 
     def _flags(self, lengths: array[int]) -> array[int]:
@@ -299,7 +300,22 @@ def straight_index(unit: int, count: int) -> bytes:
     return b"".join(map(_ENTRY.pack, range(0, unit * count, unit), repeat(unit)))
 
 
-@lru_cache(4)
-def _ones(count: int) -> int:
-    """Return a number of 128 ``count`` bits that holds a 1 for every row."""
-    return int.from_bytes((1).to_bytes(16, "little") * count, "little")
+def _inside(offsets: array[int], lengths: array[int], size: int) -> bool:
+    """Say whether all chunks end within ``size`` bytes; False may also mean: look at each.
+
+    All sums are one addition of long numbers, whose digits are kept from overflowing by two spare bits each.
+    """
+    if size > _SPARE:
+        return False
+    ones = _ones(len(lengths), 4)
+    first, second = (int.from_bytes(column.tobytes(), "little") for column in (offsets, lengths))
+    if (first | second) & (3 * _SPARE * ones):
+        return False
+    borrowed = 2 * _SPARE * ones
+    return (borrowed + size * ones - first - second) & borrowed == borrowed
+
+
+@lru_cache(8)
+def _ones(count: int, width: int) -> int:
+    """Return a number of ``count`` digits of ``width`` bytes that are all 1."""
+    return int.from_bytes((1).to_bytes(width, "little") * count, "little")
