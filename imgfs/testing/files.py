@@ -208,7 +208,7 @@ def damaged(data: bytes, seed: int) -> bytes:
         return bytes(copy[: rng.randrange(len(copy))])
     busy = [at for at in range(0, len(copy), 512) if any(copy[at : at + 512])]
     for _ in range(1 << rng.randrange(6)):
-        copy[rng.choice(busy) + rng.randrange(512)] ^= 1 << rng.randrange(8)
+        copy[min(rng.choice(busy) + rng.randrange(512), len(copy) - 1)] ^= 1 << rng.randrange(8)
     return bytes(copy)
 
 

@@ -136,7 +136,7 @@ def test_every_variant_reads_as_what_was_stored(name) -> None:
         data = content(size)
         image = RECIPES[name](data)
         stream = STREAM if name == "bare stream" else MAP
-        if "rekall" != name:
+        if name != "rekall":
             assert naive(image, stream=stream) == data
         check_media("aff4", {"image.aff4": image}, data, seeds=200 if size % CHUNK else 10)
 

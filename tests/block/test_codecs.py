@@ -6,6 +6,8 @@ import random
 import zlib
 from contextlib import suppress
 
+import cramjam
+import lz4.block
 import pytest
 
 from imgfs.block import codecs
@@ -70,3 +72,48 @@ def test_a_bomb_gives_no_more_than_its_unit(name, encode, libdeflate) -> None:
     bomb = encode(bytes(64 << 20))
     with suppress(BadUnit):
         assert decode(Codec(name), memoryview(bomb), True, 512) == bytes(512)
+
+
+def snappy(data: bytes) -> bytes:
+    return bytes(cramjam.snappy.compress_raw(data))
+
+
+def lz4_block(data: bytes) -> bytes:
+    return lz4.block.compress(data, store_size=False)
+
+
+WHOLE = [("snappy", snappy), ("lz4", lz4_block), ("zlib", zlib.compress), ("deflate", deflated)]
+
+
+@pytest.mark.parametrize("name, encode", WHOLE)
+@pytest.mark.parametrize("length", [1, 512, UNIT - 1, UNIT])
+def test_a_last_unit_may_be_filled_up(name, encode, length) -> None:
+    codec = Codec(name, {"unit": UNIT})
+    assert decode(codec, memoryview(encode(content(length))), True, length) == content(length)
+    filled = content(length) + bytes(UNIT - length)
+    assert decode(codec, memoryview(encode(filled)), True, length) == content(length)
+
+
+@pytest.mark.parametrize("name, encode", WHOLE)
+def test_blocks_of_other_lengths_and_damage_are_bad_units(name, encode) -> None:
+    stored = encode(content())
+    bad = [stored[: len(stored) // 2], b"", b"\xff" * 100, encode(content(UNIT - 1)), encode(bytes(64 << 20))]
+    for data in bad:
+        for length in (UNIT, 512):
+            with pytest.raises(BadUnit):
+                decode(Codec(name, {"unit": UNIT} if length == UNIT else {}), memoryview(data), True, length)
+    rng = random.Random(1)
+    for _ in range(500):
+        damaged = bytearray(stored)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        with suppress(BadUnit):
+            assert len(decode(Codec(name), memoryview(damaged), True, UNIT)) == UNIT
+
+
+def test_snappy_that_may_be_verbatim() -> None:
+    data = random.Random(2).randbytes(UNIT)
+    codec = Codec("snappy", {"unit": UNIT, "plain": 1})
+    assert decode(codec, memoryview(data), True, UNIT) == data
+    assert decode(codec, memoryview(snappy(data)), True, UNIT) == data
+    with pytest.raises(BadUnit):
+        decode(Codec("snappy", {"unit": UNIT}), memoryview(data), True, UNIT)
