@@ -33,6 +33,7 @@ _PER_BEVY: Final = 1024
 _MAX_PER_BEVY: Final = 1 << 20
 _MAX_CHUNKS: Final = limits.TABLE_MAX // 16
 _ENTRY: Final = struct.Struct("<QI")
+_MAX_MISSING: Final = 100_000  # bevies that are looked for beyond those an archive can hold
 _LOST_SHOWN: Final = 1000
 _SPARE: Final = 1 << 30
 _METHODS: Final = {
@@ -103,6 +104,9 @@ class ImageStream:
             or self._count > _MAX_CHUNKS
         ):
             raise Malformed(f"stream of {self.size} bytes in chunks of {self._unit}, {self._per} in a bevy")
+        segments = len(volume.archive.segments)
+        if self._count > (segments + _MAX_MISSING) * self._per:
+            raise Malformed(f"stream of {self._count} chunks, {self._per} in each of {segments} segments")
         self._method = method_of(volume.one(urn, "compressionmethod", "compression"))
         self.lost: list[tuple[int, int, str]] = []
 

@@ -184,6 +184,8 @@ class _Document:
                 self._count += 1
                 if self._mark() != ",":
                     break
+                if self._count >= _MAX_STATEMENTS:
+                    raise _Wrong("too many objects")
                 self._next()
             if self._mark() != ";":
                 return

@@ -57,6 +57,9 @@ def open_aff4(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
     missing = list(dict.fromkeys(targets.missing))
     notes += [f"stream {urn[:200]} is in none of the volumes at hand" for urn in missing[:10]]
     notes += other_hashes(volumes, described)
+    state = volumes[0].one(image, "acquisitioncompletionstate")
+    if state not in ("", "Completed Normally"):
+        notes.append(f"the acquisition says of its end: {state[:200]}")
     sector = volumes[0].number(image, "blocksize") or 512
     stored: dict[str, str] = {}
     for volume in reversed(volumes):
