@@ -33,6 +33,8 @@ _END_MAGIC: Final = b"PK\x05\x06"
 _END64_MAGIC: Final = b"PK\x06\x06"
 _LOCATOR_MAGIC: Final = b"PK\x06\x07"
 _DESCRIPTOR_MAGIC: Final = b"PK\x07\x08"
+_MAGICS: Final = (MAGIC, _CENTRAL_MAGIC, _END_MAGIC, _END64_MAGIC)  # what may follow a segment
+_RATIO: Final = 1032  # no deflated byte holds more: sizes of 32 bits are no sizes of 64
 _FULL: Final = 0xFFFF_FFFF  # the number is in the ZIP64 field
 _ENCRYPTED: Final = 1  # flags
 _DESCRIBED: Final = 8  # sizes follow the data
@@ -142,11 +144,11 @@ class Archive:
         size = self._reader.size
         tail_at = max(0, size - _COMMENT_MAX - _END.size)
         tail = self._reader.read(tail_at, size - tail_at)
-        end_at = tail.rfind(_END_MAGIC)
-        if end_at < 0 or end_at + _END.size > len(tail):
-            raise Malformed("no end record")
+        end_at = _last_end(tail)
         _, _, _, _, count, length, start, comment = _END.unpack_from(tail, end_at)
         self.comment = tail[end_at + _END.size :][:comment]
+        if not count and end_at + _END.size + comment != len(tail):
+            raise Malformed("no end record")
         stop = tail_at + end_at
         locator_at = stop - _LOCATOR.size
         if locator_at >= 0:
@@ -216,7 +218,7 @@ class Archive:
                 raw = self._reader.read(at, _LOCAL.size)
                 magic, _, flags, method, _, _, crc, stored, full, named, extra = _LOCAL.unpack(raw)
                 if magic != MAGIC:
-                    if magic in (_CENTRAL_MAGIC, _END_MAGIC, _END64_MAGIC):
+                    if magic in _MAGICS:
                         break
                     ahead, looked = self._search(MAGIC, at + 1)
                     searched += looked
@@ -239,10 +241,17 @@ class Archive:
             found += 1
             at = start + stored
             if flags & _DESCRIBED:
-                ahead, looked = self._search(b"PK", at + 4)  # behind the descriptor, of either width
-                searched += looked
-                at = ahead if ahead >= 0 else size
+                at = self._behind(at)
         return found
+
+    def _behind(self, at: int) -> int:
+        """Return where a descriptor at ``at`` ends: of either width, with and without a magic (4.3.9.3)."""
+        for length in (16, 24, 12, 20):
+            if at + length + 4 <= self._reader.size:
+                magic = self._reader.read(at + length, 4)
+                if magic in _MAGICS:
+                    return at + length
+        return at
 
     def _described(self, start: int) -> tuple[tuple[int, int, int] | None, int]:
         """Find the descriptor behind data of unknown length: (checksum, stored, size), bytes looked at."""
@@ -256,7 +265,7 @@ class Archive:
             for form in ("<4sI2Q", "<4s3I"):
                 if len(raw) >= struct.calcsize(form):
                     _, crc, stored, size = struct.unpack_from(form, raw)
-                    if stored == at - start:
+                    if stored == at - start and size <= _RATIO * stored + limits.KIB:
                         return (crc, stored, size), looked
             at += 1
         return None, looked
@@ -274,6 +283,22 @@ class Archive:
     def _windows(self, start: int, overlap: int) -> Iterator[tuple[int, bytes]]:
         for at in range(start, self._reader.size, _STEP):
             yield at, self._reader.read(at, min(_STEP + overlap, self._reader.size - at))
+
+
+def _last_end(tail: bytes) -> int:
+    """Return where the end record is whose comment ends with the file, else where the last one is.
+
+    Raises:
+        Malformed: there is none.
+    """
+    at = last = tail.rfind(_END_MAGIC, 0, max(len(tail) - _END.size + 4, 0))
+    while at >= 0:
+        if at + _END.size + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail):
+            return at
+        at = tail.rfind(_END_MAGIC, 0, at)
+    if last < 0:
+        raise Malformed("no end record")
+    return last
 
 
 def _widened(extra: bytes, fields: tuple[int, int, int]) -> tuple[int, int, int]:
