@@ -123,14 +123,14 @@ def _whole(volumes: list[Volume], image: str, streams: tuple[str, ...], targets:
 
 def _version(volume: Volume) -> str:
     if "major" in volume.version:
-        return f"AFF4 {volume.version['major']}.{volume.version.get('minor', '0')}"[:100]
+        return f"{volume.version['major']}.{volume.version.get('minor', '0')}"[:100]
     early = any(
         term.startswith(LEGACY)
         for properties in volume.objects.values()
         for term in properties.get("type", ())
         if isinstance(term, str)
     )
-    return "AFF4 before the standard" if early else "AFF4"
+    return "before the standard" if early else ""
 
 
 def _wants(volumes: list[Volume]) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ BACKEND = Backend(
     rank=30,
     signatures=(Signature(0, MAGIC),),
     open=open_aff4,
-    imports=("lz4.block", "cramjam"),
+    imports=("lz4", "cramjam"),
     supports="standard 1.0 and before it; maps, symbolic streams, unknown and unreadable ranges as LOST; "
     "snappy, LZ4, deflate, zlib; stripes beside the image; stored digests",
     truth=("peer", "composed", "corpus"),

@@ -178,7 +178,7 @@ BACKEND = Backend(
     rank=90,
     signatures=(Signature(0, MAGIC),),
     open=open_aff4l,
-    imports=("lz4.block", "cramjam"),
+    imports=("lz4", "cramjam"),
     supports="files as ZIP segments, image streams and maps of hashed chunks; paths, times, hashes",
     truth=("peer", "composed", "corpus"),
 )

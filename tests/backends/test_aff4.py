@@ -369,7 +369,7 @@ def test_stored_digests_and_facts_are_told() -> None:
     volume.say("aff4://case", "aff4:CaseDetails", examiner='"""E\nE"""', caseName="'N'@en")
     media, _ = opened(volume.bytes())
     assert media.digests == {kinds[kind]: value for kind, value in stored.items()}
-    assert media.version == "AFF4 1.0"
+    assert media.version == "1.0"
     assert media.metadata["diskserial"] == 'S"1'
     assert media.metadata["CaseDetails.examiner"] == "E\nE"
     assert media.metadata["CaseDetails.casename"] == "N"
