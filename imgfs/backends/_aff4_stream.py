@@ -166,9 +166,11 @@ class ImageStream:
             return False
         try:
             raw = self._volume.archive.read(bevy.entries, _ENTRY.size * _MAX_PER_BEVY)
-            self._volume.archive.start(bevy.data)
+            start = self._volume.archive.start(bevy.data)
         except EvidenceError:
             return False
+        if bevy.data.method == STORED and start + self._span(number)[1] > self._volume.reader.size:
+            return False  # cut short: chunk by chunk
         count = self._chunks(number)
         whole = _ENTRY.size * (count - 1)
         wanted = straight_index(self._unit, self._per)

@@ -161,5 +161,5 @@ BACKEND = Backend(
     imports=("lz4", "cramjam"),
     supports="standard 1.0 and before it; maps, symbolic streams, unknown and unreadable ranges as LOST; "
     "snappy, LZ4, deflate, zlib; stripes beside the image; stored digests",
-    truth=("peer", "composed", "corpus"),
+    truth=("composed", "corpus"),
 )

@@ -180,5 +180,5 @@ BACKEND = Backend(
     open=open_aff4l,
     imports=("lz4", "cramjam"),
     supports="files as ZIP segments, image streams and maps of hashed chunks; paths, times, hashes",
-    truth=("peer", "composed", "corpus"),
+    truth=("composed", "corpus"),
 )

@@ -23,6 +23,7 @@ from imgfs.errors import EvidenceError, Malformed, NotMine, NotSupported
 from imgfs.model import Media
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.media import check_media, pieces
+from imgfs.worker.checks import check_layouts
 from tests.backends import aff4images as aff4
 from tests.backends.aff4images import MAP, SPACE, STREAM, Volume, naive
 from tests.backends.test_corpus_files import CORPUS
@@ -295,6 +296,37 @@ def test_a_damaged_directory_is_replaced_by_local_headers(name) -> None:
         media, source = opened(bytes(broken))
         assert known(source) == data
         assert any("central directory is damaged" in note for note in media.notes)
+
+
+@pytest.mark.parametrize("method", [aff4.NULL, aff4.SNAPPY, aff4.LZ4])
+@pytest.mark.parametrize("deflate", [False, True])
+def test_a_volume_that_is_cut_short_shows_what_is_left(method, deflate) -> None:
+    data = content(24 * CHUNK)
+    volume = Volume()
+    volume.segments["information.turtle"] = b""  # comes first, as some write it
+    volume.stream(data, method=method, deflate=deflate)
+    names = [name for name in volume.segments if name.endswith(".index")]
+    volume.segments = {
+        name: volume.segments[name] for name in ("information.turtle", *names, *volume.segments)
+    }
+    volume.image(STREAM)
+    image = volume.bytes()
+    held = 0
+    for cut in range(len(image), 2000, -len(image) // 40):
+        try:
+            media, source = opened(image[:cut])
+        except Malformed:
+            continue
+        check_layouts(media.layouts, (cut,))
+        found = known(source, CHUNK)
+        assert len(found) == len(data)
+        assert all(a in (b"?" * CHUNK, b) for a, b in zip(_chunks(found), _chunks(data), strict=True))
+        held += found.count(b"?" * CHUNK) not in (0, 24)
+    assert held
+
+
+def _chunks(data: bytes) -> list[bytes]:
+    return [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
 
 
 def test_bytes_before_the_archive_move_it() -> None:
