@@ -93,7 +93,7 @@ def _values(volume: Volume, subject: str) -> Iterator[tuple[str, str]]:
         if name not in _SKIPPED and not name.endswith("hash"):
             for term in terms:
                 if isinstance(term, Literal) and term.value:
-                    yield name, term.value
+                    yield volume.spelled.get(name, name), term.value
 
 
 def _add(found: dict[str, str], name: str, value: str) -> None:

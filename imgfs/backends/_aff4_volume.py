@@ -47,9 +47,23 @@ def local(iri: str) -> str:
 
 
 class Volume:
-    """One archive. ``objects`` holds properties by subject, their names folded: ``chunksize``."""
+    """One archive. ``objects`` holds properties by subject, their names folded: ``chunksize``.
 
-    __slots__ = ("_canonical", "archive", "arn", "name", "notes", "objects", "reader", "ticket", "version")
+    ``spelled`` has the names as they were written.
+    """
+
+    __slots__ = (
+        "_canonical",
+        "archive",
+        "arn",
+        "name",
+        "notes",
+        "objects",
+        "reader",
+        "spelled",
+        "ticket",
+        "version",
+    )
 
     def __init__(self, reader: Reader, ticket: int) -> None:
         """Read the directory and the statements.
@@ -76,6 +90,7 @@ class Volume:
         for name, segment in segments.items():
             self._canonical.setdefault(_canonical(name), segment)
         self.objects: dict[str, Properties] = {}
+        self.spelled: dict[str, str] = {}
         self._information()
         described = self._text(_DESCRIPTION).strip()
         self.arn = next((arn for arn in (described, comment, *self._volumes()) if arn.startswith(SCHEME)), "")
@@ -101,6 +116,7 @@ class Volume:
                 if name is None:
                     name = local(predicate).replace("_", "").lower()
                     folded[predicate] = name = "type" if predicate == RDF_TYPE else name
+                    self.spelled.setdefault(name, local(predicate))
                 if name in properties:
                     properties[name] += objects
                 elif name:

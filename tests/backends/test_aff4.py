@@ -402,9 +402,9 @@ def test_stored_digests_and_facts_are_told() -> None:
     media, _ = opened(volume.bytes())
     assert media.digests == {kinds[kind]: value for kind, value in stored.items()}
     assert media.version == "1.0"
-    assert media.metadata["diskserial"] == 'S"1'
+    assert media.metadata["diskSerial"] == 'S"1'
     assert media.metadata["CaseDetails.examiner"] == "E\nE"
-    assert media.metadata["CaseDetails.casename"] == "N"
+    assert media.metadata["CaseDetails.caseName"] == "N"
     assert any("blockMapHashSHA512 (1)" in note for note in media.notes)
 
 
