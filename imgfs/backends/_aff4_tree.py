@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from imgfs import limits
 from imgfs.backends._aff4_volume import FILES, FOLDERS, MAPS, SCHEME, STREAMS
 from imgfs.model import Attr, Kind
 
@@ -97,7 +98,7 @@ def attr_of(volume: Volume, number: int, node: Node, size: int, damaged: str) ->
 
 
 def nanoseconds(text: str) -> int | None:
-    """Return an xsd:dateTime as nanoseconds since 1970, None: it is none. Without a zone it is UTC."""
+    """Return an xsd:dateTime in nanoseconds since 1970, UTC without a zone; None: not of 1678 to 2262."""
     found = _TIME.fullmatch(text.strip())
     if found is None:
         return None
@@ -110,7 +111,8 @@ def nanoseconds(text: str) -> int | None:
     if zone != "Z":
         digits = zone[1:].replace(":", "")
         seconds -= (int(digits[:2]) * 3600 + int(digits[2:]) * 60) * (-1 if zone[0] == "-" else 1)
-    return seconds * 10**9 + int((found[7] or "").ljust(9, "0"))
+    moment_ns = seconds * 10**9 + int((found[7] or "").ljust(9, "0"))
+    return moment_ns if -limits.MAX_SIZE <= moment_ns <= limits.MAX_SIZE else None
 
 
 def sized(volume: Volume, subject: str) -> tuple[int | None, str]:

@@ -215,6 +215,8 @@ def test_a_deflated_stream_that_ends_early_is_an_error() -> None:
         ("1970-01-01T00:00:00.28Z", 280_000_000),
         ("1970-01-01", None),
         ("1970-13-01T00:00:00Z", None),
+        ("2262-04-12T00:00:00Z", None),
+        ("0001-01-01T00:00:00Z", None),
         ("", None),
     ],
 )
