@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), types and
-creators of Disk Copy 6 (NDIF), AFF and AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
+creators of Disk Copy 6 (NDIF), AFF standard, Android sparse format, RFC 1952 and RFC 8878.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ RECOGNISED: tuple[Backend, ...] = (
         needs="convert it on a Mac: hdiutil convert",
     ),
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
-    row("aff4", "AFF4", Role.MEDIA, at(0, b"PK\x03\x04"), suffix=(".aff4", ".af4")),
     row("bochs", "Bochs disk", Role.MEDIA, at(0, b"Bochs Virtual HD Image\0"), needs=_CONVERT),
     row(
         "simg",

@@ -5,209 +5,27 @@ Growing this list is a reviewed decision: each entry names a library whose job i
 
 from __future__ import annotations
 
-import bz2
-import importlib
-import lzma
-import threading
-import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from imgfs import limits
+from imgfs.block.inflating import Parameters, deflate, ewf, zlib_stream
 from imgfs.block.pieces import Block
-from imgfs.errors import BadUnit
-
-try:
-    from deflate import DeflateError, adler32, deflate_decompress, zlib_decompress
-except ImportError:  # no wheel for this machine: slower, same results
-    from zlib import adler32  # type: ignore[assignment]
-    from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
-
-    zlib_decompress = deflate_decompress = None  # type: ignore[assignment]
+from imgfs.block.unpacking import bzip2, lz4, snappy, xz, zstd
 
 if TYPE_CHECKING:
     from imgfs.model import Codec
 
-Parameters = Mapping[str, int | bytes | str]
 Decoder = Callable[[memoryview, bool, int, Parameters], Block]
 
-_CHECKSUM = 4  # bytes of an Adler-32
-_XZ_MEMORY: Final = 80 * limits.MIB  # the largest dictionary a preset of xz has is 64 MiB; Apple writes 8
-
-
-def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
-    """Decode a chunk of an EWF file.
-
-    Bytes behind the chunk are ignored: the last chunk of a section may be followed by padding.
-    Parameter ``unit``: the chunk size; some writers store the last, shorter chunk filled up to it.
-
-    Raises:
-        BadUnit: it does not decode, holds neither ``length`` nor ``unit`` bytes, or its Adler-32
-            differs.
-
-    Source: Expert Witness Compression Format (EWF), Joachim Metz, "Sectors section" and "Data
-    chunk": a zlib stream (RFC 1950, which ends in an Adler-32), or data and a little-endian Adler-32.
-    """
-    if coded:
-        return _zlib(stored, coded, length, parameters)
-    for held in _lengths(length, parameters):
-        if len(stored) >= held + _CHECKSUM:
-            checksum = int.from_bytes(stored[held : held + _CHECKSUM], "little")
-            if adler32(stored[:held]) == checksum:
-                return bytes(stored[:length])
-    if len(stored) < length + _CHECKSUM:
-        raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")
-    raise BadUnit("the checksum of a stored chunk differs")
-
-
-def _lengths(length: int, parameters: Parameters) -> set[int]:
-    """Return how many bytes a unit may hold; see ``_ewf`` for the parameter ``unit``."""
-    unit = parameters.get("unit", length)
-    return {length, unit} if isinstance(unit, int) and length < unit <= limits.MAX_UNIT else {length}
-
-
-def _zlib(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
-    """Inflate a zlib stream (RFC 1950), whose Adler-32 is compared; bytes behind its end are ignored.
-
-    Parameter ``unit``: as for EWF chunks.
-
-    Raises:
-        BadUnit: it does not decode to ``length`` or ``unit`` bytes, or its Adler-32 differs.
-    """
-    if zlib_decompress is not None:
-        try:  # the usual unit, in one call that knows the size and compares the checksum
-            data: Block = zlib_decompress(stored, length)
-        except DeflateError:
-            pass  # an odd one or a bad one: zlib says what is wrong
-        else:
-            if len(data) == length:
-                return data
-    return _inflated(stored, _lengths(length, parameters))[:length]
-
-
-def _inflated(stored: memoryview, lengths: Collection[int]) -> bytes:
-    """Inflate a zlib stream to one of ``lengths`` bytes, without room for a bomb."""
-    stream = zlib.decompressobj()
-    most = max(lengths)
-    try:
-        data = stream.decompress(stored, most + 1)
-    except zlib.error as why:
-        raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if len(data) not in lengths:
-        held = f"more than {most}" if len(data) > most else f"{len(data)}"
-        raise BadUnit(f"a compressed unit holds {held} bytes, {min(lengths)} expected")
-    if not stream.eof:  # the checksum is behind the data: without the end it was not compared
-        raise BadUnit("a compressed unit is cut short")
-    return data
-
-
-def _deflate(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
-    """Inflate a raw stream (RFC 1951) of any window; bytes behind its end are ignored.
-
-    Raises:
-        BadUnit: it does not decode to exactly ``length`` bytes.
-    """
-    if deflate_decompress is not None:
-        try:
-            data: Block = deflate_decompress(stored, length)
-        except DeflateError:
-            pass  # zlib says what is wrong
-        else:
-            if len(data) == length:
-                return data
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        data = stream.decompress(stored, length + 1)
-    except zlib.error as why:
-        raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if len(data) != length:
-        raise BadUnit(_held(len(data), length))
-    return data
-
-
-def _bzip2(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
-    """Decode a bzip2 stream, its checksums compared; bytes behind its end are ignored.
-
-    libbz2 1.0.8 allocates 4 MiB at most, whatever a stream says, and is fuzzed as part of OSS-Fuzz.
-
-    Raises:
-        BadUnit: it does not decode to exactly ``length`` bytes.
-    """
-    return _streamed(bz2.BZ2Decompressor(), stored, length)
-
-
-def _xz(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
-    """Decode an xz stream, its checksums compared; bytes behind its end are ignored.
-
-    liblzma is told how much memory a stream may ask for, and is fuzzed as part of OSS-Fuzz.
-
-    Raises:
-        BadUnit: it does not decode to exactly ``length`` bytes, or needs more memory.
-    """
-    return _streamed(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), stored, length)
-
-
-def _streamed(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, stored: memoryview, length: int) -> Block:
-    """Decode one stream to its end, without room for a bomb."""
-    try:
-        data = stream.decompress(stored, length + 1)
-        while not stream.eof and not stream.needs_input and len(data) <= length:
-            data += stream.decompress(b"", length + 1 - len(data))
-    except (OSError, lzma.LZMAError) as why:
-        raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if len(data) != length:
-        raise BadUnit(_held(len(data), length))
-    if not stream.eof:  # the checksum is behind the data: without the end it was not compared
-        raise BadUnit("a compressed unit is cut short")
-    return data
-
-
-_libraries = threading.local()  # a decoder of zstandard serves one thread at a time
-_WINDOW: Final = limits.MAX_UNIT  # bytes of a window: none needs more than the largest unit
-
-
-def _zstd(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
-    """Decode Zstandard frames (RFC 8878) until the unit is full; bytes behind it are ignored.
-
-    The library is loaded by the first unit that needs it: few sessions do.
-
-    Raises:
-        BadUnit: they do not decode to ``length`` bytes, or the library is missing.
-    """
-    try:
-        library = importlib.import_module("zstandard")
-    except ImportError as why:
-        raise BadUnit("the library zstandard is missing") from why
-    decoder = getattr(_libraries, "zstd", None)
-    if decoder is None:
-        decoder = _libraries.zstd = library.ZstdDecompressor(max_window_size=_WINDOW)
-    try:
-        held = library.frame_content_size(stored)
-        if held == length:  # the usual unit: one frame that says how long it is
-            data: Block = decoder.decompress(stored, max_output_size=length)
-        else:  # never more than was asked for, whatever frames say
-            with decoder.stream_reader(stored, read_across_frames=True) as stream:
-                data = stream.read(length)
-    except library.ZstdError as why:
-        raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if len(data) != length:
-        raise BadUnit(_held(len(data), length))
-    return data
-
-
-def _held(found: int, length: int) -> str:
-    more = f"more than {length}" if found > length else f"{found}"
-    return f"a compressed unit holds {more} bytes, {length} expected"
-
-
-LIBRARIES: Final = ("zstandard",)  # what decoders import when they are needed
 DECODERS: Final[Mapping[str, Decoder]] = {
-    "ewf": _ewf,
-    "deflate": _deflate,
-    "zlib": _zlib,
-    "zstd": _zstd,
-    "bzip2": _bzip2,
-    "xz": _xz,
+    "ewf": ewf,
+    "deflate": deflate,
+    "zlib": zlib_stream,
+    "zstd": zstd,
+    "lz4": lz4,
+    "snappy": snappy,
+    "bzip2": bzip2,
+    "xz": xz,
 }
 
 

@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgfs.backends import Options, discover
-from imgfs.errors import ImgfsError, NeedKey, NeedMembers, NotFound, NotMine
+from imgfs.block.build import build
+from imgfs.block.memory import Memory
+from imgfs.errors import EvidenceError, ImgfsError, NeedKey, NeedMembers, NotFound, NotMine
 from imgfs.limits import MAX_NAME, READ_MAX
-from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear
+from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
+from imgfs.testing.media import pieces
+from imgfs.worker.checks import check_layouts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +98,10 @@ def content(
     Raises:
         OSError: some are lost.
     """
-    layout = (layouts or files.layout(tree, entry.attr.inum, entry.stream))[-1]
+    layouts = layouts or files.layout(tree, entry.attr.inum, entry.stream)
+    layout = layouts[-1]
+    if len(layouts) > 1 or isinstance(layout, Packed):
+        return _built(layouts, reader)
     check_layout(layout, reader.size)
     if isinstance(layout, Inline):
         return layout.data
@@ -118,6 +125,16 @@ def content(
     if covered != layout.size:
         raise OSError(f"{layout.size - covered} bytes are covered by no run")
     return bytes(data)
+
+
+def _built(layouts: tuple[Layout, ...], reader: Reader) -> bytes:
+    """Return the bytes of a stream in units, through the block layer. Raises OSError as ``content``."""
+    check_layouts(layouts, (reader.size,))
+    try:
+        source = build(layouts, (Memory(reader.read(0, reader.size)),), "")
+        return b"".join(pieces(source.plan(0, source.size)))
+    except EvidenceError as why:
+        raise OSError(str(why)) from why
 
 
 def check_files(backend: str, image: Path | str, truth: Mapping[bytes, bytes | None]) -> dict[bytes, Entry]:
@@ -191,7 +208,7 @@ def damaged(data: bytes, seed: int) -> bytes:
         return bytes(copy[: rng.randrange(len(copy))])
     busy = [at for at in range(0, len(copy), 512) if any(copy[at : at + 512])]
     for _ in range(1 << rng.randrange(6)):
-        copy[rng.choice(busy) + rng.randrange(512)] ^= 1 << rng.randrange(8)
+        copy[min(rng.choice(busy) + rng.randrange(512), len(copy) - 1)] ^= 1 << rng.randrange(8)
     return bytes(copy)
 
 

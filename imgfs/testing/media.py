@@ -75,7 +75,7 @@ def contents(name: str, files: Mapping[str, bytes], *, lost: bytes | None = None
     for at in range(0, source.size, _STEP):
         for piece in _narrow(source.plan(at, min(at + _STEP, source.size))):
             try:
-                found += _read([piece])
+                found += pieces([piece])
             except EvidenceError:
                 if lost is None:
                     raise
@@ -169,22 +169,24 @@ def _contents(source: ByteSource) -> Iterator[tuple[int, bytes | None]]:
     """Return the bytes of a source in steps; None where something is lost or does not decode."""
     for at in range(0, min(source.size, 64 << 20), _STEP):
         try:
-            yield at, b"".join(_read(source.plan(at, min(at + _STEP, source.size))))
+            yield at, b"".join(pieces(source.plan(at, min(at + _STEP, source.size))))
         except EvidenceError:
             yield at, None
 
 
-def _read(pieces: Sequence[Piece]) -> Iterator[bytes]:
-    for piece in pieces:
+def pieces(planned: Sequence[Piece]) -> Iterator[bytes]:
+    """Return the bytes of a plan over memory, piece by piece. Raises EvidenceError where some are lost."""
+    for piece in planned:
         match piece:
             case Zeros(length):
                 yield bytes(length)
             case Bytes(data, offset, length):
                 yield data[offset : offset + length]
-            case Coded(Strip()):
-                yield from _read(list(_narrow([piece])))
+            case Coded(Strip() as strip, skip, length):
+                at = strip.index * strip.source.unit + skip
+                yield from pieces(strip.source.units(at, at + length))
             case Coded(StoredUnit() as unit, skip, length):
-                stored = memoryview(b"".join(_read(unit.pieces)))
+                stored = memoryview(b"".join(pieces(unit.pieces)))
                 yield bytes(decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length])
             case Coded(ForeignUnit() as unit, skip, length):
                 assert isinstance(unit.source, ForeignSource)

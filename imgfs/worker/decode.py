@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from imgfs import limits
-from imgfs.block.codecs import DECODERS, LIBRARIES
+from imgfs.block.codecs import DECODERS
+from imgfs.block.unpacking import LIBRARIES
 from imgfs.errors import EvidenceError
 from imgfs.worker import wire
 

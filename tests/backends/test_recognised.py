@@ -41,6 +41,7 @@ _FILES = {
 }
 # What blkid or a file says and nothing at a fixed place near the ends of the media does.
 _UNSEEN = {"yaffs2", "VMFS", "jbd"}
+_LOGICAL = {"SecurityRonin_4n6mount/aff4-logical.aff4", "aff4_pyaff4/dream.aff4"}  # files, no disk
 _BRIDGES = (
     "util-linux_blkid_fs/udf.img.xz",
     "util-linux_blkid_fs/udf-cd-nero-6.img.xz",
@@ -73,6 +74,8 @@ def first(data: bytes, roles: tuple[Role, ...], name: str) -> tuple[str, object]
 
 def expected(row: dict[str, object], name: str) -> str:
     container, table = str(row["container"]), str(row["pttype"])
+    if row["image"] in _LOGICAL:
+        return "aff4l"
     if container != "raw":
         return _CONTAINERS.get(container, container)
     if name in _OTHERS:

@@ -8,9 +8,11 @@ import random
 import zlib
 from contextlib import suppress
 
+import cramjam
+import lz4.block
 import pytest
 
-from imgfs.block import codecs
+from imgfs.block import inflating
 from imgfs.block.codecs import decode
 from imgfs.errors import BadUnit
 from imgfs.model import Codec
@@ -48,7 +50,7 @@ ENCODERS = [
 @pytest.fixture(params=[True, False])
 def libdeflate(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr(codecs, "deflate_decompress", None)
+        monkeypatch.setattr(inflating, "deflate_decompress", None)
 
 
 @pytest.mark.parametrize("name, encode", ENCODERS)
@@ -98,3 +100,48 @@ def test_a_dictionary_of_a_gibibyte_is_refused() -> None:
     head[end - 4 : end] = zlib.crc32(head[12 : end - 4]).to_bytes(4, "little")
     with pytest.raises(BadUnit, match="emory"):
         decode(Codec("xz"), memoryview(head), True, 512)
+
+
+def snappy(data: bytes) -> bytes:
+    return bytes(cramjam.snappy.compress_raw(data))
+
+
+def lz4_block(data: bytes) -> bytes:
+    return lz4.block.compress(data, store_size=False)
+
+
+WHOLE = [("snappy", snappy), ("lz4", lz4_block), ("zlib", zlib.compress), ("deflate", deflated)]
+
+
+@pytest.mark.parametrize("name, encode", WHOLE)
+@pytest.mark.parametrize("length", [1, 512, UNIT - 1, UNIT])
+def test_a_last_unit_may_be_filled_up(name, encode, length) -> None:
+    codec = Codec(name, {"unit": UNIT})
+    assert decode(codec, memoryview(encode(content(length))), True, length) == content(length)
+    filled = content(length) + bytes(UNIT - length)
+    assert decode(codec, memoryview(encode(filled)), True, length) == content(length)
+
+
+@pytest.mark.parametrize("name, encode", WHOLE)
+def test_blocks_of_other_lengths_and_damage_are_bad_units(name, encode) -> None:
+    stored = encode(content())
+    bad = [stored[: len(stored) // 2], b"", b"\xff" * 100, encode(content(UNIT - 1)), encode(bytes(64 << 20))]
+    for data in bad:
+        for length in (UNIT, 512):
+            with pytest.raises(BadUnit):
+                decode(Codec(name, {"unit": UNIT} if length == UNIT else {}), memoryview(data), True, length)
+    rng = random.Random(1)
+    for _ in range(500):
+        damaged = bytearray(stored)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        with suppress(BadUnit):
+            assert len(decode(Codec(name), memoryview(damaged), True, UNIT)) == UNIT
+
+
+def test_snappy_that_may_be_verbatim() -> None:
+    data = random.Random(2).randbytes(UNIT)
+    codec = Codec("snappy", {"unit": UNIT, "plain": 1})
+    assert decode(codec, memoryview(data), True, UNIT) == data
+    assert decode(codec, memoryview(snappy(data)), True, UNIT) == data
+    with pytest.raises(BadUnit):
+        decode(Codec("snappy", {"unit": UNIT}), memoryview(data), True, UNIT)
