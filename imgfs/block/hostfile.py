@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from imgfs.block.pieces import Piece
 
 # O_NONBLOCK: opening a FIFO by mistake must not hang; it means nothing for files and disks.
+# A file whose small reads keep missing is asked for what is cached only now and then: the read that waits
+# finds the same out at the price of one call.
+_MANY = 8
+_NOW_AND_THEN = 16
+_SMALL = 64 * limits.KIB
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -51,6 +56,7 @@ class HostFile:
         "_changed",
         "_checked_at",
         "_clock",
+        "_missed",
         "_nowait",
         "fd",
         "identity",
@@ -70,6 +76,7 @@ class HostFile:
         self._checked_at = clock()
         self._changed = ""
         self._nowait = True
+        self._missed = 0  # small reads in a row that were not cached
 
     @classmethod
     def open(
@@ -150,14 +157,20 @@ class HostFile:
         """
         if not self._nowait:
             raise NotCached
+        if self._missed > _MANY and len(buffer) < _SMALL and self._missed % _NOW_AND_THEN:
+            self._missed += 1
+            raise NotCached
         try:
             got = os.preadv(self.fd, [buffer], offset, os.RWF_NOWAIT)
         except OSError as why:
             if why.errno == errno.EOPNOTSUPP:
                 self._nowait = False
+            self._missed += 1
             raise NotCached from None  # a real error is found, and named, by the blocking read
         if got != len(buffer):
+            self._missed += 1
             raise NotCached
+        self._missed = 0
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes; may wait for the disk.

@@ -119,6 +119,9 @@ class Ring:
         if submitted != len(wanted):
             self._usable = False  # what was not taken would be taken in place of the next
             return False
+        self._complete()  # what was cached after all
+        if not batch.left:
+            return batch.whole
         batch.task = trio.lowlevel.current_task()
 
         def abandon(_: object) -> trio.lowlevel.Abort:
