@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # What an entry was measured to take (tests/tree/test_dircache.py): its row, the two structs with their
 # numbers, a place in both indexes; and a layout of one run.
-_ROW_BYTES: Final = 800
-_LAYOUT_BYTES: Final = 350
+_ROW_BYTES: Final = 650
+_LAYOUT_BYTES: Final = 280
 
 
 class Row(NamedTuple):

@@ -53,7 +53,7 @@ async def test_the_estimate_is_near_what_the_interpreter_takes(layout, inline) -
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert 0.7 * taken < cache.statistics().used < 1.6 * taken
+    assert 0.85 * taken < cache.statistics().used < 1.2 * taken
 
 
 @pytest.mark.trio
