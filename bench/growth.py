@@ -112,7 +112,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     given = parser.parse_args()
     rows: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory(prefix="imgfs-growth-", dir=Path("bench").resolve()) as scratch:
+    media = Path("bench/media").resolve()
+    media.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="growth-", dir=media) as scratch:
         folder = Path(scratch)
         for what, counts, measure in (
             ("files", [n for n in FILES if n <= given.most], files),
