@@ -67,7 +67,8 @@ def build(folder: Path, sizes: Sizes) -> dict[str, Path]:
         place.mkdir(parents=True)
         _build(place, sizes)
         done.touch()
-    found = {path.name: path for path in sorted(place.iterdir()) if path.suffix in {".raw", ".E01", ".qcow2"}}
+    kinds = {".raw", ".E01", ".qcow2", ".vmdk", ".dmg", ".aff4"}
+    found = {path.name: path for path in sorted(place.iterdir()) if path.suffix in kinds}
     for wanted in ("ext4.raw", "ntfs.raw"):
         if wanted not in found:
             print(f"no {wanted}: making it needs root and mkntfs", file=sys.stderr)
@@ -118,6 +119,13 @@ def _mix(chance: random.Random, text: bytes, length: int) -> bytes:
         parts.append(text[at : at + part] if chance.random() < 0.62 else chance.randbytes(part))
         done += part
     return b"".join(parts)
+
+
+def mixed(mib: int) -> bytes:
+    """Return ``mib`` MiB as the big file has them."""
+    chance = random.Random(2)
+    text = b"".join(_line(chance) for _ in range(60_000))
+    return b"".join(_mix(chance, text, MIB) for _ in range(mib))
 
 
 def _ext4(source: Path, image: Path, sizes: Sizes) -> None:

@@ -95,6 +95,15 @@ class Figures:
                 self.ratio(qcow, seq, "qemu-storage-daemon + loop"),
                 ">= 3",
             ),
+            *[
+                (
+                    "containers",
+                    f"sequential {image} / {peer}",
+                    over(self.of(image, "imgfs, disk.raw", seq), self.of(image, peer, seq)),
+                    ">= 3",
+                )
+                for image, peer in (("media.vmdk", "vmdkmount"), ("media.dmg", "7z"))
+            ],
             ("P9", "mount, s", self.of(raw, "imgfs", "mount"), "<= 0.5"),
             ("P9", "first ls, ms", self.of(raw, "imgfs", "first ls"), "<= 60"),
             (

@@ -38,6 +38,7 @@ class System:
     needs: tuple[str, ...] = ()  # commands
     root: bool = False
     media: bool = False  # shows one file: the media
+    stream: bool = False  # which can be read once, from its start
 
     def missing(self) -> str:
         """Return why it cannot be measured here; empty if it can."""
@@ -92,8 +93,33 @@ def imgfs(image: Path, under: Path) -> Iterator[Path]:
 
 @contextmanager
 def imgfs_media(image: Path, under: Path) -> Iterator[Path]:
-    with imgfs(image, under) as root:
-        yield root.parents[1] / "disk.raw"
+    point = folder(under, "imgfs")
+    quiet(*IMGFS, "mount", image, point)
+    try:
+        yield point / image.name / "disk.raw"
+    finally:
+        quiet(*IMGFS, "umount", "--force", point)
+
+
+def extracting(*command: str) -> Up:
+    """A tool that writes the media to its standard output, or to the file behind OUT: read through a pipe."""
+
+    @contextmanager
+    def up(image: Path, under: Path) -> Iterator[Path]:
+        pipe = under / "media"
+        os.mkfifo(pipe)
+        words = [str(image) if word == "IMAGE" else str(pipe) if word == "OUT" else word for word in command]
+        script = 'exec "$@"' if "OUT" in command else 'pipe=$1; shift; exec "$@" > "$pipe"'
+        ahead = [] if "OUT" in command else [str(pipe)]
+        with subprocess.Popen(
+            ["sh", "-c", script, "sh", *ahead, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as tool:
+            try:
+                yield pipe
+            finally:
+                tool.kill()
+
+    return up
 
 
 @contextmanager
@@ -262,4 +288,11 @@ SYSTEMS = (
         ("qemu-storage-daemon",),
         root=True,
     ),
+    System("imgfs, disk.raw", "media.vmdk", imgfs_media, media=True),
+    System("vmdkmount", "media.vmdk", media_in(("vmdkmount",), "vmdk1"), ("vmdkmount",), media=True),
+    System("imgfs, disk.raw", "media.dmg", imgfs_media, media=True),
+    System(
+        "7z", "media.dmg", extracting("7z", "x", "-so", "-tdmg", "IMAGE"), ("7z",), media=True, stream=True
+    ),
+    System("imgfs, disk.raw", "media.aff4", imgfs_media, media=True),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import subprocess
 import tempfile
 import time
@@ -102,8 +103,10 @@ def _count(path: Path, start: int, length: int, limit: float) -> int:
     done = 0
     fd = os.open(path, os.O_RDONLY)
     try:
+        stream = not stat.S_ISREG(os.fstat(fd).st_mode)
         while done < length and time.perf_counter() < until:
-            got = os.preadv(fd, [memoryview(buffer)[: min(MIB, length - done)]], start + done)
+            into = [memoryview(buffer)[: min(MIB, length - done)]]
+            got = os.readv(fd, into) if stream else os.preadv(fd, into, start + done)
             if not got:
                 break
             done += got
