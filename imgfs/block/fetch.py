@@ -105,7 +105,7 @@ class Fetcher:
         return out
 
     async def fetch(self, source: ByteSource, start: int, stop: int) -> Buffer:
-        """Return bytes [start, stop), waiting as needed; always a checkpoint.
+        """Return bytes [start, stop), waiting as needed; a checkpoint unless the kernel had them at once.
 
         Raises:
             LostBytes: the image cannot supply some of them.
