@@ -31,6 +31,7 @@ PACKED_ROW: Final = 16  # bytes of a row of a Packed table
 PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: its bytes are stored verbatim
 PACKED_HOLE: Final = 2
 PACKED_LOST: Final = 4
+PACKED_PLAIN: Final = 8  # not compressed, and yet the codec's: a checksum is stored with it
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ class Chunked(msgspec.Struct, frozen=True, kw_only=True, tag="chunked"):
 class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     """Units of one decoded size, each with an explicit place in lowers[which].
 
-    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_HOLE,
+    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_PLAIN, PACKED_HOLE,
     PACKED_LOST or none of them). Units may lie in any order, overlap, and have gaps between them; the
     last may be shorter than ``unit``, which counts decoded bytes. ``which`` counts as in Linear.
 

@@ -20,10 +20,10 @@ _UNPACK = "unpack it first"
 
 RECOGNISED: tuple[Backend, ...] = (
     row(
-        "ewf2",
-        "EWF2",
+        "lx01",
+        "EWF2 logical evidence",
         Role.MEDIA,
-        at(0, b"EVF2\r\n\x81\0", b"LEF2\r\n\x81\0"),
+        at(0, b"LEF2\r\n\x81\0"),
         version=Version(8, "<BB"),
     ),
     row(

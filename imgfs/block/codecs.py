@@ -5,6 +5,7 @@ Growing this list is a reviewed decision: each entry names a library whose job i
 
 from __future__ import annotations
 
+import bz2
 import importlib
 import threading
 import zlib
@@ -30,6 +31,9 @@ Parameters = Mapping[str, int | bytes | str]
 Decoder = Callable[[memoryview, bool, int, Parameters], Block]
 
 _CHECKSUM = 4  # bytes of an Adler-32
+PATTERN: Final = 8  # bytes of a stored pattern
+BZIP2: Final = 2  # the number of the method in EWF2
+_BZ_BLOCK: Final = bytes.fromhex("314159265359")
 
 
 def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
@@ -55,6 +59,47 @@ def _ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -
     if len(stored) < length + _CHECKSUM:
         raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")
     raise BadUnit("the checksum of a stored chunk differs")
+
+
+def _ewf2(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
+    """Decode a chunk of an EWF2 file: one of EWF, or a bzip2 stream, or a pattern of 8 bytes to be repeated.
+
+    No stream that holds anything is that short: a zlib stream of one byte takes 9, bzip2 more.
+    Parameters ``unit``: as for EWF; ``method`` 2: coded chunks are bzip2.
+
+    Raises:
+        BadUnit: as for EWF.
+
+    Source: Expert Witness Compression Format version 2 (EWF2), Joachim Metz, "Sector data", "Compression".
+    """
+    if coded and len(stored) == PATTERN:
+        return (bytes(stored) * (length // PATTERN + 1))[:length]
+    if coded and parameters.get("method") == BZIP2:
+        return _bunzipped(stored, _lengths(length, parameters))[:length]
+    return _ewf(stored, coded, length, parameters)
+
+
+def _bunzipped(stored: memoryview, lengths: Collection[int]) -> bytes:
+    """Decompress a bzip2 stream, or one block of it without the stream's header and end, as EnCase has it.
+
+    The checksum of the block is compared either way.
+    """
+    block = stored[: len(_BZ_BLOCK)] == _BZ_BLOCK
+    stream = bz2.BZ2Decompressor()
+    most = max(lengths)
+    try:
+        if block:  # its checksum is compared as soon as its last byte is out
+            data = stream.decompress(b"BZh9" + bytes(stored), most)
+            data += stream.decompress(b"", 1)
+        else:
+            data = stream.decompress(stored, most + 1)
+    except (OSError, EOFError) as why:
+        raise BadUnit(f"a compressed unit does not decode: {why}") from why
+    if len(data) not in lengths:
+        raise BadUnit(_held(len(data), min(lengths)))
+    if not block and not stream.eof:
+        raise BadUnit("a compressed unit is cut short")
+    return data
 
 
 def _lengths(length: int, parameters: Parameters) -> set[int]:
@@ -163,6 +208,7 @@ def _held(found: int, length: int) -> str:
 LIBRARIES: Final = ("zstandard",)  # what decoders import when they are needed
 DECODERS: Final[Mapping[str, Decoder]] = {
     "ewf": _ewf,
+    "ewf2": _ewf2,
     "deflate": _deflate,
     "zlib": _zlib,
     "zstd": _zstd,
