@@ -309,7 +309,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     ``metadata`` is what the examiner wrote; ``digests`` maps md5, sha1, sha256 to stored hex digests;
     ``lost`` names ranges [start, stop) of the media with the reason. ``wants`` are names of further host
     files, as the image spells them: claims. One that is a plain name beside the file the analyst named is
-    brought, and the media opened again; without it some ranges are lost.
+    brought, and the media opened again; without it some ranges are lost. ``files`` names the FILES back-end
+    of a container that holds files and no disk: it opens the media, and the members of the container.
     """
 
     layouts: tuple[Layout, ...]
@@ -320,6 +321,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     lost: tuple[tuple[int, int, str], ...] = ()
     notes: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
+    files: str = ""
 
 
 Opened = Media | VolumeTable | FilesInfo

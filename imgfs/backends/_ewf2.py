@@ -31,6 +31,7 @@ _DESCRIPTOR: Final = struct.Struct("<IIQQII16s12xI")
 _MAX_SECTIONS: Final = 1_000_000
 _MAX_TEXT: Final = 4 << 20
 _MAX_ERRORS_SHOWN: Final = 100
+_HASHED: Final = 1
 _ENCRYPTED: Final = 2
 _SEARCHED: Final = 256 << 20  # bytes of a segment that are searched for its last whole section
 _STEP: Final = 1 << 20
@@ -73,12 +74,17 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section. Units: data lies in bytes [start, stop) of its segment, filling included."""
+    """One section. Units: data lies in bytes [start, stop) of its segment, ``filling`` included.
+
+    ``md5`` of it, empty: none is stored.
+    """
 
     kind: int
     flags: int
     start: int
     stop: int
+    filling: int = 0
+    md5: bytes = b""
 
 
 @dataclass(slots=True)
@@ -175,7 +181,7 @@ def _sections(reader: Reader, segment: Segment) -> Iterator[Section]:
 def _section(reader: Reader, at: int, *, exact: bool) -> tuple[Section, int] | None:
     """Return the section whose descriptor lies at ``at``, and where the one before has its own (0: none)."""
     raw = reader.read(at, _DESCRIPTOR.size)
-    kind, flags, before, size, length, _filling, _md5, checksum = _DESCRIPTOR.unpack(raw)
+    kind, flags, before, size, length, filling, md5, checksum = _DESCRIPTOR.unpack(raw)
     if zlib.adler32(raw[:-4]) != checksum or length != _DESCRIPTOR.size:
         return None
     first = before + _DESCRIPTOR.size if before else HEADER.size
@@ -183,7 +189,8 @@ def _section(reader: Reader, at: int, *, exact: bool) -> tuple[Section, int] | N
     if start < first or (exact and start != first):
         return None
     # What an aborted acquisition left may lie between the two; the data comes first.
-    return Section(kind, flags, first, first + size), before
+    md5 = md5 if flags & _HASHED else b""
+    return Section(kind, flags, first, first + size, min(filling, size), md5), before
 
 
 def _search(reader: Reader, stop: int, left: int) -> tuple[int, int]:

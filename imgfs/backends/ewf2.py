@@ -47,8 +47,8 @@ def open_ewf2(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
         Malformed: no segment says how large the media is.
     """
     notes: list[str] = []
-    segments = collect(reader, notes)
-    told = _told(segments)
+    segments = collect((reader, *reader.others), notes)
+    told = told_by(segments)
     sector, size, unit = _geometry(told)
     metadata: dict[str, str] = {}
     digests: dict[str, str] = {}
@@ -72,7 +72,7 @@ def open_ewf2(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
     )
 
 
-def collect(reader: Reader, notes: list[str]) -> list[Segment]:
+def collect(members: Sequence[Reader], notes: list[str]) -> list[Segment]:
     """Return the segments of one set by number; what does not belong to it is said and left out.
 
     Raises:
@@ -82,7 +82,7 @@ def collect(reader: Reader, notes: list[str]) -> list[Segment]:
     found: dict[int, Segment] = {}
     twice: set[int] = set()
     first: Segment | None = None
-    for ticket, member in enumerate((reader, *reader.others)):
+    for ticket, member in enumerate(members):
         try:
             segment = read_segment(member, ticket)
         except NotMine:
@@ -122,7 +122,7 @@ def _missing(segments: Sequence[Segment], notes: list[str]) -> None:
         notes.append(f"segments from {expected} on are missing")
 
 
-def _told(segments: Sequence[Segment]) -> dict[str, str]:
+def told_by(segments: Sequence[Segment]) -> dict[str, str]:
     """Return device information and case data; the first segment's words win."""
     told: dict[str, str] = {}
     for segment in reversed(segments):

@@ -20,20 +20,6 @@ _UNPACK = "unpack it first"
 
 RECOGNISED: tuple[Backend, ...] = (
     row(
-        "lx01",
-        "EWF2 logical evidence",
-        Role.MEDIA,
-        at(0, b"LEF2\r\n\x81\0"),
-        version=Version(8, "<BB"),
-    ),
-    row(
-        "l01",
-        "EnCase logical evidence",
-        Role.MEDIA,
-        at(0, b"LVF\t\r\n\xff\0"),
-        needs="it holds files, not a disk",
-    ),
-    row(
         "ad1",
         "AccessData logical image",
         Role.MEDIA,

@@ -42,11 +42,12 @@ class Writer:
         filling = -len(data) % 16
         self.out += padded(data)
         at = len(self.out)
-        self.out += (raw := self.descriptor(kind, flags, len(data) + filling, filling)) + adler(raw)
+        md5 = hashlib.md5(padded(data)).digest() if flags & 1 else bytes(16)  # noqa: S324
+        self.out += (raw := self.descriptor(kind, flags, len(data) + filling, filling, md5)) + adler(raw)
         self.before = at
 
-    def descriptor(self, kind: int, flags: int, size: int, filling: int) -> bytes:
-        return struct.pack("<IIQQII16s12x", kind, flags, self.before, size, 64, filling, bytes(16))
+    def descriptor(self, kind: int, flags: int, size: int, filling: int, md5: bytes) -> bytes:
+        return struct.pack("<IIQQII16s12x", kind, flags, self.before, size, 64, filling, md5)
 
     def text(self, kind: int, tags: dict[str, str]) -> None:
         text = "1\nmain\n" + "\t".join(tags) + "\n" + "\t".join(tags.values()) + "\n\n"
