@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
-from imgfs.backends import Backend, Role, Signature
+from imgfs.backends import Backend, Role, Signature, _said
 from imgfs.backends._ewf2 import MAGIC, Kind, Segment, number, read_segment
 from imgfs.backends._ewf2_tables import Table, lost_rows, read_header, rows
 from imgfs.errors import Malformed, NotMine
@@ -65,10 +65,10 @@ def open_ewf2(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
         layouts=layouts,
         sector=sector,
         version="EWF2-Ex01",
-        metadata=metadata,
+        metadata=_said.metadata(metadata),
         digests=digests,
-        lost=tuple((a * unit, min(b * unit, size), why) for a, b, why in lost),
-        notes=tuple(notes + [note for segment in segments for note in segment.notes]),
+        lost=_said.lost((a * unit, min(b * unit, size), why) for a, b, why in lost),
+        notes=_said.notes(notes, *(segment.notes for segment in segments)),
     )
 
 

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from imgfs import limits
-from imgfs.backends import Backend, Role, Signature
+from imgfs.backends import Backend, Role, Signature, _said
 from imgfs.backends._ewf import MAGIC_LOGICAL, NotUnderstood
 from imgfs.backends._ewf_chunks import collect, layouts, place, sequence
 from imgfs.backends._ltree import total
@@ -62,10 +62,10 @@ def open_l01(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
     return Media(
         layouts=layouts(regions, size, unit, reader),
         version="EWF-L01",
-        metadata=metadata,
+        metadata=_said.metadata(metadata),
         digests=digests,
-        lost=tuple((a * unit, min(b * unit, size), why) for a, b, why in lost),
-        notes=tuple(dict.fromkeys(notes)),
+        lost=_said.lost((a * unit, min(b * unit, size), why) for a, b, why in lost),
+        notes=_said.notes(notes),
         files="logical",
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends import Backend, Role
+from imgfs.backends import Backend, Role, _said
 from imgfs.backends import ewf2 as second
 from imgfs.backends._ewf import MAGIC_LOGICAL, NotUnderstood
 from imgfs.backends._ewf2 import MAGIC_LOGICAL as MAGIC_SECOND
@@ -166,7 +166,7 @@ def open_logical(reader: Reader, options: Options) -> LogicalFiles:  # noqa: ARG
         trees=(TreeInfo("root", 1),),
         size=reader.size,
         version=version,
-        notes=tuple(notes + tree.notes),
+        notes=_said.notes(notes, tree.notes),
     )
     return LogicalFiles(reader, tree, info)
 

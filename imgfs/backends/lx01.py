@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from imgfs import limits
-from imgfs.backends import Backend, Role, Signature
+from imgfs.backends import Backend, Role, Signature, _said
 from imgfs.backends._ewf2 import MAGIC_LOGICAL, number
 from imgfs.backends._ltree import total
 from imgfs.backends._ltree_place import in_ewf2
@@ -54,10 +54,10 @@ def open_lx01(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
     return Media(
         layouts=layouts,
         version="EWF2-Lx01",
-        metadata=metadata,
+        metadata=_said.metadata(metadata),
         digests=digests,
-        lost=tuple((a * unit, min(b * unit, size), why) for a, b, why in lost),
-        notes=tuple(notes + [note for segment in segments for note in segment.notes]),
+        lost=_said.lost((a * unit, min(b * unit, size), why) for a, b, why in lost),
+        notes=_said.notes(notes, *(segment.notes for segment in segments)),
         files="logical",
     )
 

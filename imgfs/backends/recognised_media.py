@@ -1,6 +1,6 @@
 """Containers that are named but not read.
 
-Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), AFF and
+Source: signatures as the documentation of each format gives them: ADCRYPT (ad1-forensic), AFF and
 AFF4 standards, Android sparse format, RFC 1952 and RFC 8878.
 """
 
@@ -20,11 +20,11 @@ _UNPACK = "unpack it first"
 
 RECOGNISED: tuple[Backend, ...] = (
     row(
-        "ad1",
-        "AccessData logical image",
+        "adcrypt",
+        "Encrypted AccessData image",
         Role.MEDIA,
-        at(0, b"ADSEGMENTEDFILE\0"),
-        needs="it holds files, not a disk",
+        at(0, b"ADCRYPT\0"),
+        needs="a passphrase or certificate opens it: decrypt it with FTK Imager first",
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
     row("dmg", "Apple disk image", Role.MEDIA, at(-512, b"koly"), needs=_CONVERT),

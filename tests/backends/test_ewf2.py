@@ -309,3 +309,20 @@ def test_an_image_of_the_corpus_reads_as_its_origin_says() -> None:
     assert read(files) == bytes(65536) == peer(files)
     assert media.digests == {"md5": hashlib.md5(bytes(65536)).hexdigest()}  # noqa: S324
     assert not isinstance(media.layouts[-1], Linear)
+
+
+def test_very_many_lost_ranges_and_long_words_fit_a_reply() -> None:
+    writer = Writer(1)
+    unit = SECTOR
+    words = {"ts": "100000000", "bp": "512", "sb": "1", "nt": "x" * 100_000}
+    writer.text(ewf2images.DEVICE, words)
+    for first in range(0, 60_000_000, 5_000):
+        writer.table(first, 1, struct.pack("<QII", 0, 0, 5))
+    writer.section(ewf2images.DONE, b"")
+    media, _ = opened([bytes(writer.out)])
+    texts = [*media.notes, *media.metadata.values(), *(why for _, _, why in media.lost)]
+    assert sum(map(len, texts)) < 1 << 20
+    assert max(map(len, texts)) < 1 << 16
+    assert media.lost[-1][1] == 100_000_000 * unit
+    assert media.metadata["notes"].endswith("[100000 characters, cut]")
+    assert len(media.layouts) < 20_000
