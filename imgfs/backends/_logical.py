@@ -91,10 +91,9 @@ class Item:
     def time(self, tag: str) -> int | None:
         """Return a time in nanoseconds since 1970, None: not recorded."""
         value = self.values.get(tag, "")
-        seconds = (
-            int(value) if value.removeprefix("-").isdecimal() and value.isascii() and len(value) < 12 else 0
-        )
-        return seconds * 10**9 or None
+        known = value.isascii() and value.removeprefix("-").isdecimal() and len(value) < 12
+        moment = int(value) * 10**9 if known else 0
+        return moment if moment and -(1 << 63) <= moment < 1 << 63 else None
 
     def owner(self, tree: Ltree, kind: str) -> int:
         """Return the number of the owner (``kind`` empty) or group (1) of POSIX permissions, else 0."""

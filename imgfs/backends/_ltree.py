@@ -32,7 +32,7 @@ Row = dict[str, str]
 
 
 def total(reader: Reader, start: int, stop: int) -> int:
-    """Return the bytes of the data of all files, as the records say; 0: they do not.
+    """Return the bytes of the data of all files, as the records say; -1: they do not.
 
     Source: chapter "Records category", value ``tb``.
     """
@@ -40,8 +40,8 @@ def total(reader: Reader, start: int, stop: int) -> int:
     for index, line in enumerate(lines[:-2]):
         if line == "rec":
             told = dict(zip(lines[index + 1].split("\t"), lines[index + 2].split("\t"), strict=False))
-            return _decimal(told.get("tb", ""))
-    return 0
+            return _decimal(told["tb"]) if told.get("tb", "").isdecimal() else -1
+    return -1
 
 
 class Ltree:
@@ -67,7 +67,7 @@ class Ltree:
         self.notes: list[str] = []
         self.sources: dict[str, Row] = {}
         self.permissions: list[list[Row]] = []
-        self._columns: dict[str, int] = {}
+        self._tags: list[str] = []
         self._lines = array("Q")
         self._after = array("I")
         self._read()
@@ -88,8 +88,7 @@ class Ltree:
     def values(self, index: int) -> Row:
         """Return the values of an entry by their tags, as stored."""
         line, _ = self._line(self._lines[index])
-        cells = line.split("\t")
-        return {tag: cells[column] for tag, column in self._columns.items() if column < len(cells)}
+        return dict(zip(self._tags, line.split("\t"), strict=False))
 
     def _line(self, at: int) -> tuple[str, int]:
         """Return the line at ``at``, and where the next begins."""
@@ -157,7 +156,7 @@ class Ltree:
         """Remember where entries lie; a line that makes no sense ends them, and is said."""
         _, at = self._line(at)
         line, at = self._line(at)
-        self._columns = {tag: column for column, tag in enumerate(line.split("\t")) if tag}
+        self._tags = line.split("\t")
         text, lines, after = self.text, self._lines, self._after
         above: list[list[int]] = []  # entry, children still to come
         while at < len(text):

@@ -58,7 +58,7 @@ def open_ewf2(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
     if any(segments[0].set_id):
         metadata["set"] = segments[0].set_id.hex()
     count = -(-size // unit)
-    if number(told, "tb") not in (0, count):
+    if told.get("tb", "") not in ("", str(count)):
         notes.append(f"the case data says {told['tb']} chunks, the sectors of the device are {count}")
     layouts, lost = chunks(reader, segments, size, unit, notes)
     return Media(

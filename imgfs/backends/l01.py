@@ -45,8 +45,8 @@ def open_l01(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
         raise Malformed("no readable volume section in any segment")
     unit, groups = geometry.unit, sequence(segments, notes)
     tree = in_ewf(members, segments, notes)
-    size = total(tree.reader, tree.start, tree.stop) if tree is not None else 0
-    known = size > 0
+    size = total(tree.reader, tree.start, tree.stop) if tree is not None else -1
+    known = size >= 0
     if not known:
         notes.append("no tree says how long the data is: the chunks are counted")
         size = unit * sum(max(group.count, 0) for group in groups)

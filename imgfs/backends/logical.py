@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from imgfs.backends._ltree_place import Place
 
 _BELOW: Final = 1 << 32  # added to the number of a file: the folder of what stands below it
+_FEW: Final = 2  # runs of a file whose layout comes with its name
 
 
 class LogicalFiles:
@@ -113,8 +114,8 @@ class LogicalFiles:
         for child in self._tree.children(index):
             item = Item(self._tree.values(child))
             attr = self._attr(item, child + 1)
-            layout = None if item.folder or self._filled(item) is not None else (self._layout(item),)
-            yield Entry(item.name, attr, 0, layout)
+            few = not item.folder and len(item.extents) <= _FEW and self._filled(item) is None
+            yield Entry(item.name, attr, 0, (self._layout(item),) if few else None)
             if not item.folder and self._below(child):
                 yield Entry(item.name, self._attr(item, child + 1 + _BELOW))
 

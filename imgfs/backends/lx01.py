@@ -39,8 +39,8 @@ def open_lx01(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
     sector = number(told, "bp")
     unit = number(told, "sb") * sector
     tree = in_ewf2(segments)
-    size = total(tree.reader, tree.start, tree.stop) if tree is not None else 0
-    if not size:
+    size = total(tree.reader, tree.start, tree.stop) if tree is not None else -1
+    if size < 0:
         notes.append("no tree says how long the data is: the device information does")
         size = number(told, "ts") * sector
     if not 0 < unit <= limits.MAX_UNIT or not 0 <= size <= limits.MAX_SIZE:

@@ -23,6 +23,7 @@ from imgfs.testing.media import _contents, check_media
 from tests.backends import ewf2images
 from tests.backends.ewf2images import SECTOR, Writer, headless, image, info, naive
 from tests.conftest import shared
+from tests.peers import watched
 
 pyewf = pytest.importorskip("pyewf")
 UNIT = 8 * SECTOR
@@ -254,13 +255,13 @@ def test_a_sparse_tebibyte_opens_at_once() -> None:
         zeros = struct.pack("<QII", 0, 0, 5) * ((1 << 20) - 1)
         writer.table(first, 1 << 20, zeros + struct.pack("<QII", first, 0, 5))
     writer.section(ewf2images.DONE, b"")
-    begin = time.monotonic()
+    begin = time.process_time()
     reader = MemoryReader(bytes(writer.out))
     reader.write_table = lambda rows: sum(map(len, rows))  # type: ignore[method-assign]
     media = open_ewf2(reader, Options())
     assert not media.lost
     assert media.layouts[0].size == size
-    assert time.monotonic() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 @pytest.mark.parametrize("encode", [headless, __import__("bz2").compress])
@@ -309,6 +310,16 @@ def test_an_image_of_the_corpus_reads_as_its_origin_says() -> None:
     assert read(files) == bytes(65536) == peer(files)
     assert media.digests == {"md5": hashlib.md5(bytes(65536)).hexdigest()}  # noqa: S324
     assert not isinstance(media.layouts[-1], Linear)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method, hows", [*VARIANTS[2:6:3], (2, ["headless", "fill"])])
+def test_a_mount_shows_the_media(method, hows, tmp_path) -> None:
+    data = media_bytes(700 * UNIT)
+    for number, file in enumerate(image(data, hows, method=method, per_segment=300), 1):
+        (tmp_path / f"case.Ex{number:02d}").write_bytes(file)
+    with watched(tmp_path / "case.Ex02", at=tmp_path / "m") as point:
+        assert (point / "case.Ex02" / "disk.raw").read_bytes() == data
 
 
 def test_very_many_lost_ranges_and_long_words_fit_a_reply() -> None:

@@ -272,6 +272,13 @@ def test_sizes_that_cannot_be_are_said(told) -> None:
     assert "ls is" in walk(files)[b"file"].attr.damaged
 
 
+@pytest.mark.parametrize("value", ["", "0", "99999999999", "1" * 30, "x", "-", "\u0661"])
+def test_times_that_cannot_be_are_not_recorded(value) -> None:
+    _, files, _ = opened("l01", l01(*tree(Node("", below=[node("file", 1, wr=value, cr="-5")]))))
+    attr = walk(files)[b"file"].attr
+    assert (attr.m_ns, attr.b_ns) == (None, -5 * 10**9)
+
+
 @pytest.mark.parametrize("write, name", [(l01, "l01"), (lx01, "lx01")])
 def test_a_tree_that_was_changed_is_said(write, name) -> None:
     text, data = tree(evidence())
@@ -369,15 +376,15 @@ def test_counts_that_lie_end_the_tree_and_are_said() -> None:
         walk(files)
 
 
-def test_a_hundred_thousand_files_are_opened_and_listed_in_a_second() -> None:
+def test_a_hundred_thousand_files_are_opened_and_listed_in_seconds() -> None:
     below = [Node(f"file {n}", b"", hashed=False) for n in range(100_000)]
     text, data = tree(Node("", below=below))
     (image,) = l01(text, data[:UNIT])
-    begin = time.monotonic()
+    begin = time.process_time()
     reader = MemoryReader(bytes(UNIT), others=[MemoryReader(image)])
     files = open_logical(reader, Options())
     assert len(walk(files)) == 100_000
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 @pytest.mark.slow
@@ -397,6 +404,19 @@ def test_a_mount_shows_the_files(form, write, version, tmp_path: Path) -> None:
         md5 = hashlib.md5(node("times", 50).data or b"").hexdigest()  # noqa: S324
         assert os.getxattr(root / "C/times", "user.imgfs.md5").decode() == md5
         assert len(list((root / "C").glob("twin*"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form, write, version", FORMS)
+def test_evidence_without_data_is_folders(form, write, version, tmp_path: Path) -> None:
+    (file,) = write(*tree(Node("", below=[Node("C", below=[Node("empty")])]), version))
+    claim, _, _ = opened(form, [file])
+    assert not claim.notes
+    (tmp_path / f"case.{form}").write_bytes(file)
+    with watched(tmp_path / f"case.{form}", at=tmp_path / "m") as point:
+        disk = point / f"case.{form}"
+        assert (disk / "disk.raw").read_bytes() == b""
+        assert [path.name for path in (disk / "00-logical" / "root").rglob("*")] == ["C", "empty"]
 
 
 def test_an_empty_lx01_is_no_error() -> None:
