@@ -18,7 +18,7 @@ from imgfs.errors import Malformed, NotMine, NotSupported
 if TYPE_CHECKING:
     from imgfs.backends import Reader
 
-MAGIC: Final = b"ADLOGICALIMAGE\0"
+MAGIC: Final = b"ADLOGICALIMAGE"
 _HEADER: Final = struct.Struct("<16sI4xIQQI")
 _ITEM: Final = struct.Struct("<QQQQQII")
 _RECORD: Final = struct.Struct("<QIII")

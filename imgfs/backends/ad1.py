@@ -37,13 +37,7 @@ def open_ad1(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
     found, total, piece = _segments(reader, notes)
     if not 0 < total <= limits.MAX_SEGMENTS:
         raise Malformed(f"{total} segments", start=0, stop=_MARGIN)
-    stride = piece * _PIECE - _MARGIN
-    if stride <= 0:  # nobody says how long segments are: only what is whole up to a gap can be placed
-        stride = max((member.size for _, member in found.values()), default=0) - _MARGIN
-        if total > 1:
-            notes.append("the header does not say how long a segment is: the longest one does")
-    if stride <= 0:
-        raise Malformed(f"segments of {piece} pieces", start=0, stop=_MARGIN)
+    stride = _stride(found, total, piece, notes)
     runs: list[tuple[int, int, int]] = []
     which: list[int] = []
     lost: list[tuple[int, int, str]] = []
@@ -51,7 +45,8 @@ def open_ad1(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
     for number in range(1, total + 1):
         at = stride * (number - 1)
         ticket, member = found.get(number, (0, None))
-        held = min(max(member.size - _MARGIN, 0), stride) if member is not None else 0
+        held = max(member.size - _MARGIN, 0) if member is not None else 0
+        held = held if number == total else min(held, stride)  # nothing follows the last one
         why = f"segment {number} is " + ("missing" if member is None else "cut short")
         if member is not None and number == total:
             size = at + held
@@ -97,6 +92,27 @@ def _segments(reader: Reader, notes: list[str]) -> tuple[dict[int, tuple[int, Re
     if first is None:
         raise NotMine("ad1")
     return {number: kept for number, kept in found.items() if number not in twice}, *first
+
+
+def _stride(found: dict[int, tuple[int, Reader]], total: int, piece: int, notes: list[str]) -> int:
+    """Return how many bytes a segment that is whole holds.
+
+    Raises:
+        Malformed: nobody says.
+    """
+    stride = piece * _PIECE - _MARGIN
+    whole = {member.size - _MARGIN for number, (_, member) in found.items() if number < total}
+    longest = max(whole, default=0)
+    if longest > stride and len(whole) == 1:  # what lies there is what was written
+        notes.append(f"the header says that segments hold {max(stride, 0)} bytes: they hold {longest}")
+        return longest
+    if longest > stride > 0:
+        notes.append(f"a segment is longer than the {stride} bytes that the header says")
+    if stride <= 0 and total == 1:  # of a single segment all is there
+        stride = max((member.size - _MARGIN for _, member in found.values()), default=0)
+    if stride <= 0:
+        raise Malformed(f"segments of {piece} pieces", start=0, stop=_MARGIN)
+    return stride
 
 
 def _header(member: Reader) -> tuple[bytes, int, int, int, int]:

@@ -263,6 +263,22 @@ def test_segments_come_in_any_order_and_strangers_are_left_out() -> None:
     assert any("one of 1 segments" in note for note in media.notes)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("piece", [0, 1])
+def test_segments_hold_what_they_hold_whatever_their_header_says(count, piece) -> None:
+    stream = compose(evidence())
+    step = -(-len(stream) // count)
+    parts = [stream[at : at + step] for at in range(0, len(stream), step)]
+    header = b"ADSEGMENTEDFILE\0", 1, 2
+    files = [
+        struct.pack("<16sIIIIHI", *header, n, count, 0, piece).ljust(512, b"\0") + part
+        for n, part in enumerate(parts, 1)
+    ]
+    media, tree, reader = opened(files)
+    assert ours(tree, reader) == sequential(files)
+    assert bool(media.notes) == (count > 1)
+
+
 @pytest.mark.parametrize("write", [lambda s: [segments(s)[0]], segments])
 def test_the_contract_of_media(write) -> None:
     stream = compose(evidence())[: STRIDE - 7] if write is not segments else compose(evidence())
