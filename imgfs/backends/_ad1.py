@@ -145,13 +145,13 @@ def read_records(reader: Reader, at: int) -> tuple[Records, str]:
 
 
 def worded(records: Records) -> bytes:
-    """Return records a line each, values that are no words in hexadecimal digits."""
+    """Return all records, values that are no words in hexadecimal digits."""
     lines = []
     for (category, key), value in records.items():
         text = value.strip(b"\0")
         shown = text if text.isascii() and text.decode("ascii").isprintable() else value.hex().encode()
         lines.append(b"%d/%#x: %b" % (category, key, shown))
-    return b"\n".join(lines)
+    return b"; ".join(lines)
 
 
 def moment(value: bytes | None) -> int | None:

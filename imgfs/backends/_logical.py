@@ -143,8 +143,8 @@ class Item:
         return tree.permissions[int(index)]
 
     def permissions(self, tree: Ltree) -> str:
-        """Return permissions, one a line: kind, who, name, access mask."""
-        return "\n".join(
+        """Return permissions: kind, who, name, access mask of each."""
+        return "; ".join(
             " ".join(
                 (
                     _TYPES.get(row.get("pr", ""), row.get("pr", "")),
@@ -177,7 +177,7 @@ def facts(item: Item, tree: Ltree) -> dict[bytes, bytes]:
     if short:
         found["short-name"] = short
     source = tree.sources.get(values.get("src", ""), {})
-    found["source"] = "\n".join(f"{name}: {source[tag]}" for tag, name in _SOURCE.items() if source.get(tag))
+    found["source"] = "; ".join(f"{name}: {source[tag]}" for tag, name in _SOURCE.items() if source.get(tag))
     found["permissions"] = item.permissions(tree)
     for name, value in _attributes(values.get("ea", "")):
         found.setdefault(f"attribute.{name}", value)

@@ -183,8 +183,8 @@ def test_what_is_recorded_of_a_file_is_told(form, write, version) -> None:
     told = files.xattrs(0, timed.inum)
     assert told[b"user.imgfs.md5"].decode() == hashlib.md5(node("times", 50).data or b"").hexdigest()  # noqa: S324
     assert (b"user.imgfs.sha1" in told) == (version == 7)
-    assert told[b"user.imgfs.source"] == b"name: disk one\nevidence: E-17\nguid: " + b"ab" * 16
-    lines = told[b"user.imgfs.permissions"].split(b"\n")
+    assert told[b"user.imgfs.source"] == b"name: disk one; evidence: E-17; guid: " + b"ab" * 16
+    lines = told[b"user.imgfs.permissions"].split(b"; ")
     assert lines == [b"owner 1000: root 3", b"group 99: wheel 1", b"allow S-1-1-0 Every\tone 1179817"]
     gone = found[b"C/gone"].attr
     assert gone.deleted
