@@ -27,6 +27,9 @@ _ENTRIES: Final = 32  # the header and its filling
 _SLICE: Final = 1 << 18  # entries read at a time: 4 MiB
 _FILL: Final = 5  # COMPRESSED and PATTERNFILL
 LOST_ROW: Final = struct.pack("<QII", 0, 0, PACKED_LOST)
+_BLOCK: Final = 1 << 12  # entries that are looked at together: long holes cost a comparison
+_ZEROS: Final = struct.pack("<QII", 0, 0, _FILL) * _BLOCK
+_HOLES: Final = struct.pack("<QII", 0, 0, PACKED_HOLE) * _BLOCK
 _FLAGS: Final = bytes(
     PACKED_LOST if flags > 7
     else PACKED_HOLE if flags & _FILL == _FILL
@@ -91,7 +94,9 @@ def rows(table: Table, taken: int, lost: list[tuple[int, int, str]]) -> Iterator
         for at in range(0, taken, _SLICE):
             count = min(_SLICE, taken - at)
             raw = kept[: 16 * count] if small else reader.read(table.at + 16 * at, 16 * count)
-            yield _rows(raw, table.at + 16 * at)
+            for start in range(0, len(raw), len(_ZEROS)):
+                block = raw[start : start + len(_ZEROS)]
+                yield _HOLES if block == _ZEROS else _rows(block, table.at + 16 * at + start)
     except EvidenceError as why:  # lost bytes below, when the container lies in another image
         lost.append((table.first, table.first + taken, str(why)))
         yield from lost_rows(taken)

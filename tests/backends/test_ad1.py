@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from imgfs.model import Entry, Media
 
+pytestmark = pytest.mark.slow
 UNIT = 4096
 STRIDE = 65536 - 512
 TIMES = {7: "20180502T094747", 8: "20180501T010203.5", 9: "20170102T030405"}
@@ -353,7 +354,6 @@ def test_segment_names_are_siblings() -> None:
     assert not siblings("image.txt")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", [3, 4])
 def test_a_mount_shows_the_files(version, tmp_path: Path) -> None:
     files = segments(compose(evidence(), version=version))

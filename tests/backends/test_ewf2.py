@@ -26,6 +26,7 @@ from tests.conftest import shared
 from tests.peers import watched
 
 pyewf = pytest.importorskip("pyewf")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 UNIT = 8 * SECTOR
 SIZE = 61 * UNIT + 3 * SECTOR
 
@@ -245,9 +246,8 @@ def test_no_signature_is_not_mine_and_nothing_behind_it_is_malformed() -> None:
         opened([bytes(Writer(1, method=7).out)])
 
 
-@pytest.mark.slow
-def test_a_sparse_tebibyte_opens_at_once() -> None:
-    unit, size = 64 * SECTOR, 1 << 40
+def test_a_large_sparse_image_opens_at_once() -> None:
+    unit, size = 64 * SECTOR, 1 << 37
     writer = Writer(1)
     info(writer, size, unit)
     count = size // unit
@@ -257,11 +257,10 @@ def test_a_sparse_tebibyte_opens_at_once() -> None:
     writer.section(ewf2images.DONE, b"")
     begin = time.process_time()
     reader = MemoryReader(bytes(writer.out))
-    reader.write_table = lambda rows: sum(map(len, rows))  # type: ignore[method-assign]
     media = open_ewf2(reader, Options())
     assert not media.lost
     assert media.layouts[0].size == size
-    assert time.process_time() - begin < 20
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize("encode", [headless, __import__("bz2").compress])
@@ -312,7 +311,6 @@ def test_an_image_of_the_corpus_reads_as_its_origin_says() -> None:
     assert not isinstance(media.layouts[-1], Linear)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method, hows", [*VARIANTS[2:6:3], (2, ["headless", "fill"])])
 def test_a_mount_shows_the_media(method, hows, tmp_path) -> None:
     data = media_bytes(700 * UNIT)

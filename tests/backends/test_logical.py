@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from imgfs.model import Media
 
 pyewf = pytest.importorskip("pyewf")
+pytestmark = pytest.mark.slow
 FORMS = [("l01", l01, 5), ("l01", l01, 7), ("lx01", lx01, 7)]
 SPARSE, DELETED = 0x0400_0000, 0x80
 
@@ -387,7 +388,6 @@ def test_a_hundred_thousand_files_are_opened_and_listed_in_seconds() -> None:
     assert time.process_time() - begin < 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form, write, version", FORMS)
 def test_a_mount_shows_the_files(form, write, version, tmp_path: Path) -> None:
     text, data = tree(evidence(), version)
@@ -406,7 +406,6 @@ def test_a_mount_shows_the_files(form, write, version, tmp_path: Path) -> None:
         assert len(list((root / "C").glob("twin*"))) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form, write, version", FORMS)
 def test_evidence_without_data_is_folders(form, write, version, tmp_path: Path) -> None:
     (file,) = write(*tree(Node("", below=[Node("C", below=[Node("empty")])]), version))
