@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-from calendar import timegm
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
@@ -159,11 +159,12 @@ def moment(value: bytes | None) -> int | None:
     match = _STAMP.fullmatch(value.strip(b"\0 Z")) if value else None
     if match is None:
         return None
-    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61 and year):
+    try:
+        year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+        told = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
         return None
-    seconds = timegm((year, month, day, hour, minute, second))
-    nanoseconds = seconds * 10**9 + int((match[7] or b"0").ljust(9, b"0"))
+    nanoseconds = int(told.timestamp()) * 10**9 + int((match[7] or b"0").ljust(9, b"0"))
     return nanoseconds if abs(nanoseconds) < 1 << 63 else None
 
 

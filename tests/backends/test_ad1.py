@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imgfs.backends import Options, adlogical, discover
+from imgfs.backends._ad1 import moment
 from imgfs.backends.ad1 import open_ad1, siblings
 from imgfs.backends.adlogical import open_adlogical
 from imgfs.block.build import build
@@ -213,6 +214,23 @@ def test_times_digests_and_records_are_told() -> None:
     assert told[b"user.imgfs.sha1"].decode() == hashlib.sha1(data).hexdigest()  # noqa: S324
     assert b"5/0x7: 20180502T094747" in told[b"user.imgfs.records"]
     assert b"4/0x1e: true" in told[b"user.imgfs.records"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"20180231T000000",
+        b"20181301T000000",
+        b"20180101T250000",
+        b"00000101T000000",
+        b"2018",
+        b"99991231T000000",
+    ],
+)
+def test_times_that_cannot_be_are_not_recorded(value) -> None:
+    assert moment(value) is None
+    assert moment(b"19691231T235959.25") == -750_000_000
 
 
 def test_a_file_of_very_many_chunks_is_read_by_the_worker(monkeypatch) -> None:
