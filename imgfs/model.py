@@ -33,6 +33,7 @@ PACKED_ROW: Final = 16  # bytes of a row of a Packed table
 PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: its bytes are stored verbatim
 PACKED_HOLE: Final = 2
 PACKED_LOST: Final = 4
+PACKED_PLAIN: Final = 8  # not compressed, and yet the codec's: a checksum is stored with it
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class Chunked(msgspec.Struct, frozen=True, kw_only=True, tag="chunked"):
 class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     """Units of one decoded size, each with an explicit place in lowers[which].
 
-    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_HOLE,
+    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_PLAIN, PACKED_HOLE,
     PACKED_LOST or none of them). Units may lie in any order, overlap, and have gaps between them; the
     last may be shorter than ``unit``, which counts decoded bytes. ``which`` counts as in Linear.
 
@@ -317,7 +318,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     ``lost`` names ranges [start, stop) of the media with the reason. ``wants`` are names of further host
     files, as the image spells them: claims. One that is a regular file in the folder of the file the analyst
     named, or beneath it, is brought under that name, and the media opened again; without it some ranges are
-    lost.
+    lost. ``files`` names the FILES back-end of a container that holds files and no disk: it opens the media,
+    and the members of the container.
     """
 
     layouts: tuple[Layout, ...]
@@ -328,6 +330,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     lost: tuple[tuple[int, int, str], ...] = ()
     notes: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
+    files: str = ""
 
 
 Opened = Media | VolumeTable | FilesInfo

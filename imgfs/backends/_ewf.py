@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from imgfs.backends import Reader
 
 MAGIC: Final = b"EVF\x09\x0d\x0a\xff\x00"
+MAGIC_LOGICAL: Final = b"LVF\x09\x0d\x0a\xff\x00"
 _DESCRIPTOR: Final = struct.Struct("<16sQQ40xI")
 _FILE_HEADER: Final = 13
 _TABLE_HEADER: Final = struct.Struct("<I4xQ4xI")
@@ -96,9 +97,10 @@ class Segment:
     notes: list[str] = field(default_factory=list)
     done: bool = False  # the last of its set
     complete: bool = False  # the chain of sections reached its end
+    ltree: range = range(0)  # logical evidence: where the tree of its files lies
 
 
-def segment_number(reader: Reader) -> int:
+def segment_number(reader: Reader, magic: bytes = MAGIC) -> int:
     """Return the number in the file header.
 
     Raises:
@@ -106,19 +108,19 @@ def segment_number(reader: Reader) -> int:
 
     Source: chapter "File header".
     """
-    if reader.size < _FILE_HEADER or reader.read(0, len(MAGIC)) != MAGIC:
+    if reader.size < _FILE_HEADER or reader.read(0, len(magic)) != magic:
         raise NotMine("ewf")
     return int.from_bytes(reader.read(9, 2), "little")
 
 
-def read_segment(reader: Reader, ticket: int) -> Segment:
+def read_segment(reader: Reader, ticket: int, magic: bytes = MAGIC) -> Segment:
     """Read all sections of a segment file but the chunks.
 
     Raises:
         NotMine: no EWF signature.
         NotUnderstood: a table is of a kind that only libewf reads.
     """
-    segment = Segment(segment_number(reader), ticket)
+    segment = Segment(segment_number(reader, magic), ticket)
     sectors = range(0)
     pending: Group | None = None  # a damaged table that table2 may replace
     for kind, start, stop in _sections(reader, segment):
@@ -148,6 +150,8 @@ def read_segment(reader: Reader, ticket: int) -> Segment:
                 segment.digests |= _digests(reader, start, stop, with_sha1=kind == "digest")
             case "error2":
                 segment.notes += _errors(reader, start, stop)
+            case "ltree":
+                segment.ltree = range(start, stop)
             case "done":
                 segment.done = segment.complete = True
             case "next":

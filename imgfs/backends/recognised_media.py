@@ -1,6 +1,6 @@
 """Containers that are named but not read.
 
-Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), types and
+Source: signatures as the documentation of each format gives them: ADCRYPT (ad1-forensic), types and
 creators of Disk Copy 6 (NDIF), AFF standard, Android sparse format, RFC 1952 and RFC 8878.
 """
 
@@ -20,25 +20,11 @@ _UNPACK = "unpack it first"
 
 RECOGNISED: tuple[Backend, ...] = (
     row(
-        "ewf2",
-        "EWF2",
+        "adcrypt",
+        "Encrypted AccessData image",
         Role.MEDIA,
-        at(0, b"EVF2\r\n\x81\0", b"LEF2\r\n\x81\0"),
-        version=Version(8, "<BB"),
-    ),
-    row(
-        "l01",
-        "EnCase logical evidence",
-        Role.MEDIA,
-        at(0, b"LVF\t\r\n\xff\0"),
-        needs="it holds files, not a disk",
-    ),
-    row(
-        "ad1",
-        "AccessData logical image",
-        Role.MEDIA,
-        at(0, b"ADSEGMENTEDFILE\0"),
-        needs="it holds files, not a disk",
+        at(0, b"ADCRYPT\0"),
+        needs="a passphrase or certificate opens it: decrypt it with FTK Imager first",
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
     row(

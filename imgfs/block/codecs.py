@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from imgfs.block.inflating import Parameters, deflate, ewf, zlib_stream
+from imgfs.block.expert import ewf, ewf2
+from imgfs.block.inflating import Parameters, deflate, zlib_stream
 from imgfs.block.pieces import Block
 from imgfs.block.unpacking import bzip2, lz4, snappy, xz, zstd
 
@@ -19,6 +20,7 @@ Decoder = Callable[[memoryview, bool, int, Parameters], Block]
 
 DECODERS: Final[Mapping[str, Decoder]] = {
     "ewf": ewf,
+    "ewf2": ewf2,
     "deflate": deflate,
     "zlib": zlib_stream,
     "zstd": zstd,

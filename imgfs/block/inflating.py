@@ -1,4 +1,4 @@
-"""Units of the deflate family: EWF chunks, zlib streams, raw streams. See ``codecs``.
+"""Units of the deflate family: zlib streams, raw streams. See ``codecs``.
 
 libdeflate where there is a wheel of it; zlib for what it refuses, because zlib says what is wrong.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imgfs import limits
 from imgfs.errors import BadUnit
@@ -16,16 +16,13 @@ if TYPE_CHECKING:
     from imgfs.block.pieces import Block
 
 try:
-    from deflate import DeflateError, adler32, deflate_decompress, zlib_decompress
+    from deflate import DeflateError, deflate_decompress, zlib_decompress
 except ImportError:  # no wheel for this machine: slower, same results
-    from zlib import adler32  # type: ignore[assignment]
     from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
 
     zlib_decompress = deflate_decompress = None  # type: ignore[assignment]
 
 Parameters = Mapping[str, int | bytes | str]
-
-_CHECKSUM: Final = 4  # bytes of an Adler-32
 
 
 def sizes(length: int, parameters: Parameters) -> set[int]:
@@ -38,31 +35,6 @@ def held(found: int, length: int) -> str:
     """Say that a unit holds another number of bytes than expected."""
     more = f"more than {length}" if found > length else f"{found}"
     return f"a compressed unit holds {more} bytes, {length} expected"
-
-
-def ewf(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
-    """Decode a chunk of an EWF file.
-
-    Bytes behind the chunk are ignored: the last chunk of a section may be followed by padding.
-    Parameter ``unit``: see ``sizes``.
-
-    Raises:
-        BadUnit: it does not decode, holds neither ``length`` nor ``unit`` bytes, or its Adler-32
-            differs.
-
-    Source: Expert Witness Compression Format (EWF), Joachim Metz, "Sectors section" and "Data
-    chunk": a zlib stream (RFC 1950, which ends in an Adler-32), or data and a little-endian Adler-32.
-    """
-    if coded:
-        return zlib_stream(stored, coded, length, parameters)
-    for held in sizes(length, parameters):
-        if len(stored) >= held + _CHECKSUM:
-            checksum = int.from_bytes(stored[held : held + _CHECKSUM], "little")
-            if adler32(stored[:held]) == checksum:
-                return bytes(stored[:length])
-    if len(stored) < length + _CHECKSUM:
-        raise BadUnit(f"a stored chunk of {len(stored)} bytes, {length + _CHECKSUM} expected")
-    raise BadUnit("the checksum of a stored chunk differs")
 
 
 def zlib_stream(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001

@@ -12,7 +12,7 @@ from imgfs import limits
 from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Strip, Zeros
 from imgfs.block.units import FEWEST, UnitMap, check_units
 from imgfs.errors import Malformed
-from imgfs.model import PACKED_CODED, PACKED_HOLE, PACKED_LOST, PACKED_ROW
+from imgfs.model import PACKED_CODED, PACKED_HOLE, PACKED_LOST, PACKED_PLAIN, PACKED_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ _LENGTH: Final = 0xFFFF_FFFF
 _FLAGS: Final = 32  # bits the flags are shifted by in the second word of a row
 # A strip is one read. What lies between its units is read too: alignment, tables, units of elsewhere.
 _GAPS: Final = 1 * limits.MIB
+_DECODED: Final = (PACKED_CODED, PACKED_PLAIN)
 
 
 class PackedMap(UnitMap):
@@ -73,12 +74,12 @@ class PackedMap(UnitMap):
                 pieces.append(Lost(taken, f"{self.spec} [{start}, {start + taken}): not in the image"))
             elif (why := self._wrong(offset, length, flags, held)) is not None:
                 pieces.append(Lost(taken, f"{self.spec} [{at}, {at + held}): unit {index} {why}"))
-            elif flags == PACKED_CODED:
+            elif flags in _DECODED:
                 stored = self._lower.plan(offset, offset + min(length, self._longest))
                 key = self._number | index
                 pieces.append(
                     Coded(
-                        StoredUnit(key, self, index, held, self.codec, True, tuple(stored)),
+                        StoredUnit(key, self, index, held, self.codec, flags == PACKED_CODED, tuple(stored)),
                         start - at,
                         taken,
                     )
@@ -90,20 +91,21 @@ class PackedMap(UnitMap):
 
     def _wrong(self, offset: int, length: int, flags: int, held: int) -> str | None:
         """Say what is wrong with a row that means stored bytes."""
-        if flags not in (0, PACKED_CODED):
+        if flags and flags not in _DECODED:
             return f"has flags {flags:#x}"
         if offset + length > self._lower.size or length < (held if flags == 0 else 1):
             return f"is said to be stored in {length} bytes at {offset} of {self._lower.size}"
         return None
 
     def _strip(self, number: int) -> Strip | None:
-        """Return a strip; None: its units are not all coded, or not near each other in one host file."""
+        """Return a strip; None: not all units are the codec's, or near each other in one host file."""
         index = number * self._per_strip
         words = self._words[2 * index : 2 * (index + self._per_strip)].tolist()
         starts = words[::2]
         count = len(starts)
         lengths = [word & _LENGTH for word in words[1::2]]
-        if count < FEWEST or any(word >> _FLAGS != PACKED_CODED for word in words[1::2]) or not all(lengths):
+        flags = [word >> _FLAGS for word in words[1::2]]
+        if count < FEWEST or not set(flags).issubset(_DECODED) or not all(lengths):
             return None
         lengths = list(map(min, lengths, repeat(self._longest)))
         ends = [start + length for start, length in zip(starts, lengths, strict=True)]
@@ -122,5 +124,5 @@ class PackedMap(UnitMap):
             stored=piece,
             starts=tuple([begin - start for begin in starts]),
             ends=tuple([end - start for end in ends]),
-            coded=(True,) * count,
+            coded=tuple([flag == PACKED_CODED for flag in flags]),
         )

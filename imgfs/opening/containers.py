@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imgfs import limits
-from imgfs.backends import Role
+from imgfs.backends import Role, discover
 from imgfs.block.build import build
 from imgfs.errors import EvidenceError
 from imgfs.model import Media
@@ -27,6 +27,22 @@ if TYPE_CHECKING:
     Bring = Callable[[str], HostFile | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The media, and the place inside the last container.
+
+    ``closed``: a container was recognised that cannot be read: what lies in it is not on the media.
+    ``files`` reads what the last container holds instead of a disk, over its ``members``.
+    """
+
+    media: ByteSource
+    place: Place
+    closed: bool = False
+    files: Backend | None = None
+    members: Sequence[ByteSource] = ()
+    names: Sequence[str] = ()
+
+
 class Containers:
     """Takes containers off until what is left is no container."""
 
@@ -43,19 +59,15 @@ class Containers:
         file_names: Sequence[str],
         place: Place,
         bring: Bring,
-    ) -> tuple[ByteSource, Place, bool]:
-        """Open every container around the media; ``bring`` opens a further host file that one names.
-
-        Returns:
-            The media, the place inside the last container, and whether to look for volumes: not when
-            a container was recognised that cannot be read, because what lies in it is not on the media.
-        """
+    ) -> Found:
+        """Open every container around the media; ``bring`` opens a further host file that one names."""
         media = sources[0]
         closed = False
         while place.depth < limits.MAX_DEPTH:
             found: tuple[Layer, ByteSource, Media] | None = None
             for backend in await self._candidates(media, file_names[0], place):
-                layer, answer, members = await self._with_members(backend, sources, file_names, place, bring)
+                opening = self._with_members(backend, sources, file_names, place, bring)
+                layer, answer, members, brought = await opening
                 found = self._built(answer, members, layer) if answer is not None else None
                 if found is not None:
                     break
@@ -66,6 +78,10 @@ class Containers:
             layer.media(claim, media.size)
             sector = place.options.sector or (claim.sector if claim.sector != 512 else 0)
             place = replace(place.inner(layer.backend), options=replace(place.options, sector=sector))
+            if claim.files:
+                return Found(
+                    media, place, files=self._reader_of(claim, layer), members=members, names=brought
+                )
             sources, file_names = [media], [""]
         if not place.spec.steps:
             raw = Layer(
@@ -73,7 +89,15 @@ class Containers:
             )
             raw.state, raw.size = "open", media.size
             self._attempts.layers.add(raw)
-        return media, place, not closed
+        return Found(media, place, closed)
+
+    def _reader_of(self, claim: Media, layer: Layer) -> Backend | None:
+        """Return the back-end that a container names; None: it is none for files."""
+        backend = discover().get(claim.files)
+        if backend is not None and backend.role is Role.FILES:
+            return backend
+        self._attempts.damaged(layer, f"{layer.backend} names no back-end for its files")
+        return None
 
     async def _with_members(
         self,
@@ -82,7 +106,7 @@ class Containers:
         file_names: Sequence[str],
         place: Place,
         bring: Bring,
-    ) -> tuple[Layer, Opened | None, Sequence[ByteSource]]:
+    ) -> tuple[Layer, Opened | None, Sequence[ByteSource], Sequence[str]]:
         """Open a container; again whenever it names host files that can be brought."""
         sources, file_names = list(sources), list(file_names)
         most = len(sources) + limits.MAX_WANTS
@@ -90,11 +114,11 @@ class Containers:
             layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
             outermost = not place.nested and not place.spec.steps
             if answer is None or not isinstance(answer.opened, Media) or not outermost:
-                return layer, answer, sources
+                return layer, answer, sources, file_names
             wanted = [name for name in answer.opened.wants if name not in file_names]
             more = [(name, file) for name in wanted if (file := bring(name)) is not None]
             if not more or len(sources) >= most:
-                return layer, answer, sources
+                return layer, answer, sources, file_names
             self._attempts.layers.drop(layer)
             if answer.aclose is not None:
                 await answer.aclose()

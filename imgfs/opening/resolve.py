@@ -102,7 +102,8 @@ class Resolver:
     async def _resolve(
         self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place, bring: Bring
     ) -> None:
-        media, place, readable = await self._containers.media(sources, file_names, place, bring)
+        found = await self._containers.media(sources, file_names, place, bring)
+        media, place = found.media, found.place
         place.disk.add(b"disk.raw", self._tree.raw(media, str(place.spec)))
         start = 0 if place.nested else self._overrule.offset
         if start >= media.size > 0:
@@ -111,5 +112,7 @@ class Resolver:
             inner = place.inner("offset").at(str(start))
             place = replace(inner, options=replace(place.options, base=start))
             media = ExtentMap.window(media, start, media.size)
-        if readable:
+        if found.files is not None:
+            await self._volumes.only(found.files, (found.media, *found.members), ("", *found.names), place)
+        elif not found.closed:
             await self._volumes.cover(media, place)

@@ -18,6 +18,8 @@ from imgfs.opening.probe import candidates, look
 from imgfs.tree import names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
     from imgfs.block.pieces import ByteSource
@@ -45,6 +47,20 @@ class Volumes:
         for backend in await self._candidates(source, place, in_slot=False):
             if await self._attach(backend, source, place) and backend.exclusive:
                 return
+
+    async def only(
+        self, backend: Backend, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place
+    ) -> None:
+        """Open the files of a container that holds no disk: ``sources`` are its media and its members."""
+        layer, answer = await self._attempts.open(backend, sources, place, "files", file_names)
+        if answer is None:
+            return
+        if not isinstance(answer.opened, FilesInfo):
+            self._attempts.damaged(layer, f"{backend.name} answered with no file system")
+            return
+        layer.files(answer.opened)
+        folder = self._folder(sources[0], place, f"00-{names.slug(answer.opened.type)}", layer)
+        await self._trees(answer, folder, sources[0], place, backend)
 
     async def _candidates(self, source: ByteSource, place: Place, *, in_slot: bool) -> list[Backend]:
         forced = self._overrule.forced

@@ -264,7 +264,7 @@ def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     if len(media.wants) > limits.MAX_WANTS or any(len(name) > limits.MAX_NAME for name in media.wants):
         raise WorkerLied(f"{len(media.wants)} further files")
     _check_sector(media.sector)
-    _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)
+    _check_texts(media.version, media.files, *media.metadata, *media.metadata.values(), *media.notes)
     _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))
     for start, stop, _ in media.lost:
         if not 0 <= start <= stop <= size:

@@ -19,6 +19,7 @@ from imgfs.model import (
     PACKED_CODED,
     PACKED_HOLE,
     PACKED_LOST,
+    PACKED_PLAIN,
     UNIT_HOLE,
     UNIT_LOST,
     Chunked,
@@ -171,6 +172,7 @@ def chunked(rng: random.Random) -> Content:
 def units(rng: random.Random) -> Content:
     """Return units with places of their own: in any order, overlapping by padding, with gaps, shared."""
     unit = rng.choice([16, 50])
+    codec = rng.choice(["deflate", "ewf2"])
     model: list[int] = []
     contents = []
     count = rng.randrange(1, 7)
@@ -191,8 +193,11 @@ def units(rng: random.Random) -> Content:
             case 2:
                 rows[index] = struct.pack("<QII", len(packed), len(content), 0)
                 packed += content + bytes(rng.randrange(20))
+            case 3 if codec == "ewf2":
+                rows[index] = struct.pack("<QII", len(packed), len(content) + 4, PACKED_PLAIN)
+                packed += content + zlib.adler32(content).to_bytes(4, "little")
             case _:
-                stream = zlib.compressobj(wbits=-12)
+                stream = zlib.compressobj(wbits=12 if codec == "ewf2" else -12)
                 stored = stream.compress(content) + stream.flush()
                 padding = rng.randrange(9)
                 rows[index] = struct.pack("<QII", len(packed), len(stored) + padding, PACKED_CODED)
@@ -201,7 +206,7 @@ def units(rng: random.Random) -> Content:
     for index, content in enumerate(contents):
         length = unit if index < count - 1 else len(content) or rng.randrange(1, unit + 1)
         model += content or [UNKNOWN] * length
-    claim = Packed(size=len(model), unit=unit, codec=Codec("deflate"), table=b"".join(rows))
+    claim = Packed(size=len(model), unit=unit, codec=Codec(codec), table=b"".join(rows))
     return Content(build([claim], [_scattered(rng, bytes(packed))], "test"), model)
 
 
