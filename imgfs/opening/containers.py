@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from imgfs import limits
 from imgfs.backends import Role
@@ -14,17 +14,69 @@ from imgfs.opening.layers import Layer
 from imgfs.opening.probe import candidates, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
     from imgfs.block.hostfile import HostFile
     from imgfs.block.pieces import ByteSource
+    from imgfs.model import State
     from imgfs.opening.attempt import Attempts
     from imgfs.opening.place import Overrule, Place
     from imgfs.worker.client import Layer as Opened
 
-    Bring = Callable[[str], HostFile | None]
+
+class Beside(Protocol):
+    """The host files beside an image, which it may name or want; see ``members.Evidence``."""
+
+    def bring(self, name: str) -> HostFile | None:
+        """Open a further host file that an image names; None: there is no such file."""
+
+    def kin(self, pattern: str) -> list[str]:
+        """Return the names of files of the kind of an image."""
+
+    def release(self, file: HostFile) -> None:
+        """Close a file that was brought."""
+
+
+class Nothing:
+    """What lies beside an image inside the evidence: nothing that may be opened."""
+
+    def bring(self, name: str) -> HostFile | None:
+        """Return None."""
+
+    def kin(self, pattern: str) -> list[str]:
+        """Return no names."""
+        del pattern
+        return []
+
+    def release(self, file: HostFile) -> None:
+        """Have nothing to close."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Further:
+    """A further disk of a container, and what it takes to open it: as ``Containers.media`` has it."""
+
+    state: State
+    backend: Backend
+    sources: Sequence[ByteSource]
+    file_names: Sequence[str]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What taking containers off led to.
+
+    ``place`` is inside the last container; ``readable``: whether to look for volumes, not when a container
+    was recognised that cannot be read, because what lies in it is not on the media.
+    """
+
+    media: ByteSource
+    place: Place
+    readable: bool
+    further: tuple[Further, ...] = ()
 
 
 class Containers:
@@ -42,22 +94,27 @@ class Containers:
         sources: Sequence[ByteSource],
         file_names: Sequence[str],
         place: Place,
-        bring: Bring,
-    ) -> tuple[ByteSource, Place, bool]:
-        """Open every container around the media; ``bring`` opens a further host file that one names.
-
-        Returns:
-            The media, the place inside the last container, and whether to look for volumes: not when
-            a container was recognised that cannot be read, because what lies in it is not on the media.
-        """
+        beside: Beside,
+        first: Backend | None = None,
+    ) -> Found:
+        """Open every container around the media; ``first`` is the only candidate for the outermost."""
         media = sources[0]
         closed = False
+        further: list[Further] = []
         while place.depth < limits.MAX_DEPTH:
             found: tuple[Layer, ByteSource, Media] | None = None
-            for backend in await self._candidates(media, file_names[0], place):
-                layer, answer, members = await self._with_members(backend, sources, file_names, place, bring)
+            tried = [first] if first else await self._candidates(media, file_names[0], place)
+            first = None
+            for backend in tried:
+                layer, answer, members, called = await self._with_members(
+                    backend, sources, file_names, place, beside
+                )
                 found = self._built(answer, members, layer) if answer is not None else None
                 if found is not None:
+                    further += [
+                        Further(state=state, backend=backend, sources=members, file_names=called, place=place)
+                        for state in found[2].states
+                    ]
                     break
                 closed = closed or layer.state in ("unsupported", "locked")
             if found is None:
@@ -65,7 +122,8 @@ class Containers:
             layer, media, claim = found
             layer.media(claim, media.size)
             sector = place.options.sector or (claim.sector if claim.sector != 512 else 0)
-            place = replace(place.inner(layer.backend), options=replace(place.options, sector=sector))
+            place = place.inner(layer.backend)
+            place = replace(place, options=replace(place.options, sector=sector))
             sources, file_names = [media], [""]
         if not place.spec.steps:
             raw = Layer(
@@ -73,7 +131,7 @@ class Containers:
             )
             raw.state, raw.size = "open", media.size
             self._attempts.layers.add(raw)
-        return media, place, not closed
+        return Found(media=media, place=place, readable=not closed, further=tuple(further))
 
     async def _with_members(
         self,
@@ -81,23 +139,40 @@ class Containers:
         sources: Sequence[ByteSource],
         file_names: Sequence[str],
         place: Place,
-        bring: Bring,
-    ) -> tuple[Layer, Opened | None, Sequence[ByteSource]]:
-        """Open a container; again whenever it names host files that can be brought."""
+        beside: Beside,
+    ) -> tuple[Layer, Opened | None, Sequence[ByteSource], Sequence[str]]:
+        """Open a container; again whenever it names host files that can be brought.
+
+        Returns the record, what was opened, and the members with their names.
+        """
         sources, file_names = list(sources), list(file_names)
         most = len(sources) + limits.MAX_WANTS
+        kin: dict[str, HostFile] = {}
+        called = not backend.kin  # its kin is looked for once
         while True:
             layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
             outermost = not place.nested and not place.spec.steps
             if answer is None or not isinstance(answer.opened, Media) or not outermost:
-                return layer, answer, sources
-            wanted = [name for name in answer.opened.wants if name not in file_names]
-            more = [(name, file) for name in wanted if (file := bring(name)) is not None]
-            if not more or len(sources) >= most:
-                return layer, answer, sources
+                return layer, answer, sources, file_names
+            claim = answer.opened
+            strangers = [name for name in kin if name not in claim.wants]
+            wanted = [name for name in claim.wants if name not in file_names]
+            if claim.kin and not called:
+                wanted += [name for name in beside.kin(backend.kin) if name not in file_names]
+            more = [(name, file) for name in wanted if (file := beside.bring(name)) is not None]
+            if claim.kin and not called:
+                kin = {name: file for name, file in more if name not in claim.wants}
+                called, strangers = True, []
+            if (not more or len(sources) >= most) and not strangers:
+                return layer, answer, sources, file_names
             self._attempts.layers.drop(layer)
             if answer.aclose is not None:
                 await answer.aclose()
+            for name in strangers:
+                at = file_names.index(name)
+                del sources[at], file_names[at]
+                beside.release(kin[name])
+            kin = {}
             sources += [file for _, file in more]
             file_names += [name for name, _ in more]
 

@@ -59,6 +59,26 @@ class Evidence:
                 return file
         return None
 
+    def kin(self, pattern: str) -> list[str]:
+        """Return the names of files beside the one the analyst named that match a back-end's ``kin``.
+
+        Those in folders that were allowed, too; at most ``limits.MAX_WANTS``, in order.
+        """
+        match = re.compile(pattern).fullmatch
+        found: dict[str, None] = {}
+        for folder in (self.path.parent, *self.folders):
+            try:
+                names = sorted(entry.name for entry in folder.iterdir() if match(entry.name))
+            except OSError:
+                continue
+            found.update(dict.fromkeys(name for name in names if name != self.path.name))
+        return list(found)[: limits.MAX_WANTS]
+
+    def release(self, file: HostFile) -> None:
+        """Close a further member that turned out to be none."""
+        self.files = tuple(kept for kept in self.files if kept is not file)
+        file.close()
+
     def close(self) -> None:
         """Close the host files."""
         for file in self.files:

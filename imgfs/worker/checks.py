@@ -263,6 +263,11 @@ def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     size = media.layouts[-1].size
     if len(media.wants) > limits.MAX_WANTS or any(len(name) > limits.MAX_NAME for name in media.wants):
         raise WorkerLied(f"{len(media.wants)} further files")
+    keys = {state.key for state in media.states}
+    if len(media.states) > limits.MAX_STATES or len(keys) < len(media.states):
+        raise WorkerLied(f"{len(media.states)} states")
+    for state in media.states:
+        _check_texts(state.key, state.name)
     _check_sector(media.sector)
     _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)
     _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))
