@@ -155,7 +155,8 @@ def _paths(reader: Reader, raw: bytes) -> tuple[str, ...]:
         except EvidenceError:
             continue
         if platform == b"MacX":  # file://localhost/folder/parent.vhd
-            path = unquote(text.decode("utf-8", "replace")).removeprefix("file://")
+            path = unquote(text.decode("utf-8", "replace"))
+            path = path.removeprefix("file://").removeprefix("localhost")
         else:
             path = text.decode("utf-16-le", "replace")
         found.append((_FORMS.index(platform), path))

@@ -171,8 +171,7 @@ class Containers:
             for name in strangers:
                 at = file_names.index(name)
                 del sources[at], file_names[at]
-                beside.release(kin[name])
-            kin = {}
+                beside.release(kin.pop(name))
             sources += [file for _, file in more]
             file_names += [name for name, _ in more]
 

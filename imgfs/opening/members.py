@@ -6,6 +6,7 @@ A sparse bundle is a folder: the analyst names it, or the property list in it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,10 @@ class Evidence:
             except OSError:
                 continue
             found.update(dict.fromkeys(name for name in names if name != self.path.name))
-        return list(found)[: limits.MAX_WANTS]
+        kept = list(found)[: limits.MAX_WANTS]
+        with suppress(UsageError):  # then fewer of them are opened
+            make_room(len(kept))
+        return kept
 
     def release(self, file: HostFile) -> None:
         """Close a further member that turned out to be none."""
