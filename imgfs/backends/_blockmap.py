@@ -1,4 +1,4 @@
-"""Runs of a disk image whose blocks are stored verbatim wherever a table says: VHD, VHDX, VDI.
+"""Runs of a disk whose blocks are stored verbatim wherever a table says: VHD, VHDX, VDI, sparse images.
 
 Tables are looked at in pages of raw bytes: a page of one repeated constant, or of blocks that follow one
 another, becomes one run without an object per block, so that 64 TiB of nothing opens at once.
@@ -6,7 +6,6 @@ another, becomes one run without an object per block, so that 64 TiB of nothing 
 
 from __future__ import annotations
 
-import re
 from array import array
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_ENTRIES: Final = 1 << 26  # of one table: 64 TiB, the most VHDX allows, in blocks of 1 MiB
-_BITS: Final = re.compile("1+|0+")
+_SAME: Final = (0, 0xFF)
 
 
 class Source(Protocol):
@@ -145,8 +144,19 @@ def bits(bitmap: bytes, *, msb: bool) -> Iterator[tuple[int, bool]]:
 
     ``msb``: the first bit of a byte is its most significant one.
     """
-    if not bitmap:
+    count = 8 * len(bitmap)
+    if not count:
         return
-    text = format(int.from_bytes(bitmap, "big" if msb else "little"), f"0{8 * len(bitmap)}b")
-    for match in _BITS.finditer(text if msb else text[::-1]):
-        yield match.end() - match.start(), match[0][0] == "1"
+    if bitmap[0] in _SAME and bitmap.count(bitmap[0]) == len(bitmap):  # most of them, in a disk of a million
+        yield count, bitmap[0] != 0
+        return
+    text = format(int.from_bytes(bitmap, "big" if msb else "little"), f"0{count}b")
+    if not msb:
+        text = text[::-1]
+    at = 0
+    while at < count:
+        held = text[at] == "1"
+        stop = text.find("0" if held else "1", at)
+        stop = count if stop < 0 else stop
+        yield stop - at, held
+        at = stop

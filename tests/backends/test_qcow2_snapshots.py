@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from imgfs.backends import Options
-from imgfs.errors import EvidenceError, Malformed
+from imgfs.errors import LostBytes, Malformed
 from imgfs.session import open_session
 from imgfs.settings import Settings
 from imgfs.testing.media import check_media, contents
@@ -177,10 +177,12 @@ def test_files_below_an_image_are_below_its_snapshots(tmp_path) -> None:
             for number, name in enumerate(names, 1):
                 place = [b"image.qcow2", f"snapshot-{number}-{name}".encode(), b"disk.raw"]
                 file = await session.open(await session.find(place))
-                found.append(await file.read(0, file.size))
+                try:
+                    found.append(bytes(await file.read(0, file.size)))
+                except LostBytes:
+                    found.append(b"lost")
             return found
 
     assert trio.run(read) == [truth(paths[0], name) for name in names]
     paths[1].unlink()
-    with pytest.raises(EvidenceError):
-        trio.run(read)
+    assert trio.run(read)[0] == b"lost"
