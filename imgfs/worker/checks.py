@@ -266,8 +266,10 @@ def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     keys = {state.key for state in media.states}
     if len(media.states) > limits.MAX_STATES or len(keys) < len(media.states):
         raise WorkerLied(f"{len(media.states)} states")
-    for state in media.states:
-        _check_texts(state.key, state.name)
+    for state in media.states:  # keys become part of an address
+        if not (state.key.isascii() and state.key.isalnum() and len(state.key) <= 16):
+            raise WorkerLied(f"a state {state.key[:64]!r}")
+        _check_texts(state.name)
     _check_sector(media.sector)
     _check_texts(media.version, *media.metadata, *media.metadata.values(), *media.notes)
     _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))

@@ -186,3 +186,15 @@ def test_files_below_an_image_are_below_its_snapshots(tmp_path) -> None:
     assert trio.run(read) == [truth(paths[0], name) for name in names]
     paths[1].unlink()
     assert trio.run(read)[0] == b"lost"
+
+
+def test_an_image_inside_the_evidence_has_its_snapshots(tmp_path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    paths, names = taken(tmp_path, 1)
+    (source / "inner.qcow2").write_bytes(paths[0].read_bytes())
+    outer = fat(tmp_path / "outer.dd", source, 16, 32 * MIB)
+    with watched(outer, at=tmp_path / "m") as point:
+        (file,) = point.glob("outer.dd/*/root/inner.qcow2")
+        disk = file.with_name("inner.qcow2@")
+        assert (disk / f"snapshot-2-{names[1]}" / "disk.raw").read_bytes() == truth(paths[0], names[1])
