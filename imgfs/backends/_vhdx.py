@@ -188,7 +188,8 @@ def _locator(raw: bytes) -> dict[str, str]:
     Raises:
         Malformed: it is of another type than the only one that is defined.
 
-    Source: [MS-VHDX] 2.6.2.6 "Parent Locator".
+    Source: [MS-VHDX] 2.6.2.6.3 "VHDX Parent Locator": either linkage may be the parent's data write GUID;
+    paths are tried in the order relative, volume, absolute.
     """
     if UUID(bytes_le=raw[:16]) != _LOCATOR_TYPE:
         raise Malformed("a parent locator of an unknown type")

@@ -2,8 +2,11 @@
 
 A block that was never written is zeros unless the disk has a parent; one that is said to be zero is zeros.
 
-Source: "All about VDIs", tutorial of the VirtualBox forum (header versions 1.x). No image of version 0 (2005)
-is at hand: it is named only.
+A differencing disk holds no path of its parent, only that one's id: all *.vdi beside it are looked at once.
+
+Source: "All about VDIs", tutorial of the VirtualBox forum (header versions 1.x), which calls the id of the
+parent "UUID link" and that of the parent's last change "UUID Parent". No image of version 0 (2005) is at
+hand: it is named only; nor is a differencing one that VirtualBox wrote: tests compose them.
 """
 
 from __future__ import annotations
