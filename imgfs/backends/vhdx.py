@@ -1,7 +1,7 @@
 """VHDX, the disks of Hyper-V: fixed, dynamic, differencing; a log that was not written back is honoured.
 
-Blocks that are undefined or unmapped, or not present in a disk without a parent, read as zeros, which [MS-VHDX]
-2.5.1.1 allows for each and qemu does, too. The file is never written: the log lies over it.
+Blocks that are undefined or unmapped, or not present in a disk without a parent, read as zeros, which
+[MS-VHDX] 2.5.1.1 allows for each and qemu does, too. The file is never written: the log lies over it.
 
 Source: [MS-VHDX] Virtual Hard Disk v2 (VHDX) File Format, 2.4 "Blocks", 2.5 "BAT".
 """

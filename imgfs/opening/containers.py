@@ -97,8 +97,11 @@ class Containers:
         beside: Beside,
         first: Backend | None = None,
     ) -> Found:
-        """Open every container around the media; ``first`` is the only candidate for the outermost."""
-        media = sources[0]
+        """Open every container around the media.
+
+        ``first`` is the only candidate for the outermost: a further disk of a container that was opened.
+        """
+        media, again = sources[0], first is not None
         closed = False
         further: list[Further] = []
         while place.depth < limits.MAX_DEPTH:
@@ -125,7 +128,7 @@ class Containers:
             place = place.inner(layer.backend)
             place = replace(place, options=replace(place.options, sector=sector))
             sources, file_names = [media], [""]
-        if not place.spec.steps:
+        if not place.spec.steps and not again:
             raw = Layer(
                 spec=str(place.spec), backend="raw", kind="container", path=place.path, title="raw bytes"
             )

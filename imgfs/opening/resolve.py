@@ -148,5 +148,15 @@ class Resolver:
             further.sources, further.file_names, place, beside, first=further.backend
         )
         if found.place.depth == place.depth:
-            raise EvidenceError(f"{place.path} cannot be read")
+            place.disk.fill_with(partial(_refuse, f"{place.path} cannot be read"))  # tried once
+            await _refuse(f"{place.path} cannot be read")
         await self._fill(found)
+
+
+async def _refuse(why: str) -> None:
+    """Say that a directory cannot be completed.
+
+    Raises:
+        EvidenceError: always.
+    """
+    raise EvidenceError(why)
