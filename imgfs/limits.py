@@ -20,6 +20,7 @@ MAX_VOLUMES: Final = 4096  # volumes per media; the rest becomes one named remai
 MAX_SLOTS: Final = 16_384  # slots of one table a worker may report: GPT tables of 2 MiB
 MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
 MAX_WANTS: Final = 512  # host files an image may name, as VMDK does: half of the usual 1,024 descriptors
+MAX_STATES: Final = 1024  # snapshots of one container that become directories; the rest is counted
 WINDOW: Final = 72 * KIB  # head and tail of a source that signatures may look at (btrfs: 64 KiB + 64)
 
 # --- block layer --------------------------------------------------------------------------------

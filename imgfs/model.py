@@ -311,6 +311,16 @@ class VolumeTable(msgspec.Struct, frozen=True, kw_only=True, tag="volumes", tag_
     notes: tuple[str, ...] = ()
 
 
+class State(msgspec.Struct, frozen=True, array_like=True):
+    """A further disk in the same container: what its media was when a snapshot was taken.
+
+    ``key`` is what ``Options.state`` asks for it by, ``name`` what its directory is called.
+    """
+
+    key: str
+    name: str
+
+
 class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_"):
     """The contents of a container: the last of ``layouts`` is the media.
 
@@ -318,8 +328,11 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     ``lost`` names ranges [start, stop) of the media with the reason. ``wants`` are names of further host
     files, as the image spells them: claims. One that is a regular file in the folder of the file the analyst
     named, or beneath it, is brought under that name, and the media opened again; without it some ranges are
-    lost. ``files`` names the FILES back-end of a container that holds files and no disk: it opens the media,
-    and the members of the container.
+    lost. ``kin``: a file is missing whose name the image cannot say. All that ``Backend.kin`` of its back-end
+    matches are brought once, and sent away again but for those that ``wants`` names then.
+
+    ``files`` names the FILES back-end of a container that holds files and no disk: it opens the media, and
+    the members of the container. ``states`` are further disks of the container, each opened on first access.
     """
 
     layouts: tuple[Layout, ...]
@@ -331,6 +344,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     notes: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
     files: str = ""
+    kin: bool = False
+    states: tuple[State, ...] = ()
 
 
 Opened = Media | VolumeTable | FilesInfo

@@ -73,7 +73,8 @@ class Reader(Protocol):
 class Options:
     """What the analyst overrules. ``tz`` is an IANA name for file systems that store local time.
 
-    ``base`` is where the source starts on its media: disklabels count from the start of the disk.
+    ``base`` is where the source starts on its media: disklabels count from the start of the disk. ``state``
+    is the key of one of the ``Media.states`` a container named: then that one is its media.
 
     Units: ``sector`` bytes, 0: find out; ``base`` bytes.
     """
@@ -82,6 +83,7 @@ class Options:
     tz: str = "UTC"
     codepage: str = "cp437"
     base: int = 0
+    state: str = ""
 
     @property
     def sectors(self) -> tuple[int, ...]:
@@ -135,7 +137,8 @@ class Backend:
 
     ``rank`` orders candidates within a role, lower first. ``exclusive`` False: tried first, and
     something else may live on the same source. ``siblings`` maps the name of the first host file to
-    patterns (regular expressions, full match, in any order) of the other members' names.
+    patterns (regular expressions, full match, in any order) of the other members' names. ``kin`` is a pattern
+    of the names of files beside an image that it may build upon without a word of their names.
     ``supports`` and ``truth`` are rows of the support matrix; ``recognised`` marks formats that are
     named but cannot be opened yet: their ``open`` raises NotSupported with what would be needed.
     """
@@ -150,6 +153,7 @@ class Backend:
     by_name: str = ""  # regular expression on the host file's name: formats without magic
     by_trial: bool = False  # no magic: tried last, in a worker
     siblings: Callable[[str], str] | None = None
+    kin: str = ""
     imports: tuple[str, ...] = ()
     supports: str = ""
     truth: tuple[Truth, ...] = ()

@@ -1,4 +1,4 @@
-"""Runs of a disk image whose blocks are stored verbatim wherever a table says: VHD, VHDX, VDI.
+"""Runs of a disk whose blocks are stored verbatim wherever a table says: VHD, VHDX, VDI, sparse images.
 
 Tables are looked at in pages of raw bytes: a page of one repeated constant, or of blocks that follow one
 another, becomes one run without an object per block, so that 64 TiB of nothing opens at once.
@@ -6,27 +6,17 @@ another, becomes one run without an object per block, so that 64 TiB of nothing 
 
 from __future__ import annotations
 
-import re
 from array import array
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from imgfs import limits
-from imgfs.errors import EvidenceError, LostBytes, Truncated
-from imgfs.model import HOLE, LOST, Foreign, Linear, Media
+from imgfs.backends._chain_runs import DATA, Runs, TooManyRuns
+from imgfs.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from imgfs.backends import Bytes, Reader
-    from imgfs.model import Layout
-
 MAX_ENTRIES: Final = 1 << 26  # of one table: 64 TiB, the most VHDX allows, in blocks of 1 MiB
-_RUN: Final = 26  # bytes of a run in its four columns
-REPLY_RUNS: Final = (limits.MESSAGE_MAX - limits.MIB) // _RUN  # a reply is one message
-_LOST_SHOWN: Final = 1000  # ranges listed with their reasons; the rest is counted
-TOO_MANY: Final = "more runs than a layout may have"
-_BITS: Final = re.compile("1+|0+")
+_SAME: Final = (0, 0xFF)
 
 
 class Source(Protocol):
@@ -38,148 +28,62 @@ class Source(Protocol):
         """Return exactly ``length`` bytes; see ``Reader``."""
 
 
-class BlockRuns:
-    """Columns of a Linear over ticket 0 that grow at the end; neighbours are merged.
+class Blocks:
+    """Lays a disk from its start on. Units: bytes; ``at`` is how far it reaches."""
 
-    Units: bytes; ``size`` of the disk, ``end`` of the file blocks lie in. ``at`` is how far they reach.
-    """
+    __slots__ = ("_end", "_runs", "_size", "at")
 
-    __slots__ = ("_end", "_length", "_logical", "_lost", "_target", "_unshown", "at", "size")
-
-    def __init__(self, size: int, end: int) -> None:
-        self.size = size
+    def __init__(self, runs: Runs, size: int, end: int) -> None:
+        """``size`` of the disk; ``end`` of the file the blocks lie in."""
         self.at = 0
+        self._runs = runs
+        self._size = size
         self._end = end
-        self._logical = array("q")
-        self._length = array("q")
-        self._target = array("q")
-        self._lost: list[tuple[int, int, str]] = []
-        self._unshown = 0
 
     def store(self, length: int, target: int) -> None:
         """Append bytes of the file; what leaves the file is lost."""
-        length = min(length, self.size - self.at)
-        inside = min(length, max(self._end - target, 0))
-        if inside > 0:
-            if self._target and (last := self._target[-1]) >= 0 and last + self._length[-1] == target:
-                self._length[-1] += inside
-                self.at += inside
-            else:
-                self._append(inside, target)
-        if inside < length:
-            self.lose(length - inside, "the block lies beyond the end of the file")
+        length = min(length, self._size - self.at)
+        inside = max(min(length, self._end - target), 0)
+        self._runs.add(self.at, inside, DATA, target)
+        self.at += inside
+        self.lose(length - inside, "the block lies beyond the end of the file")
 
     def hole(self, length: int) -> None:
         """Append zeros."""
-        self._same(min(length, self.size - self.at), HOLE)
+        length = min(length, self._size - self.at)
+        self._runs.zero(self.at, length)
+        self.at += length
+
+    def below(self, length: int) -> None:
+        """Append what the image leaves to its parent."""
+        length = min(length, self._size - self.at)
+        self._runs.below(self.at, length)
+        self.at += length
 
     def lose(self, length: int, why: str) -> None:
         """Append what the file does not hold."""
-        length = min(length, self.size - self.at)
-        if length > 0:
-            self._explain(length, why)
-            self._same(length, LOST)
-
-    def layouts(self, tickets: int = 1) -> tuple[Layout, ...]:
-        """Return the layout; what no table covers is lost.
-
-        Runs that do not fit into one reply (a VHD of more than 1.1 TiB in blocks of 2 MiB) stay in the
-        worker: the last run is of a Foreign as large as the disk, which ``read`` serves.
-        """
-        self.lose(self.size - self.at, "the table has no entry for it")
-        kept = len(self._target)
-        if kept <= REPLY_RUNS:
-            columns = (self._logical, self._length, self._target)
-            logical, length, target = (column.tobytes() for column in columns)
-            return (Linear(size=self.size, logical=logical, length=length, target=target),)
-        kept = REPLY_RUNS - 1
-        rest = self._logical[kept]
-        linear = Linear(
-            size=self.size,
-            logical=self._logical[: kept + 1].tobytes(),
-            length=(self._length[:kept] + array("q", [self.size - rest])).tobytes(),
-            target=(self._target[:kept] + array("q", [rest])).tobytes(),
-            which=(array("H", bytes(2 * kept)) + array("H", [tickets])).tobytes(),
-        )
-        return (Foreign(size=self.size, why="more runs than one reply carries"), linear)
-
-    def read(self, reader: Source, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes of the disk, by the runs.
-
-        Raises:
-            LostBytes: the file does not hold part of them.
-            Truncated: they leave the disk.
-        """
-        if not 0 <= offset <= offset + length <= self.size:
-            raise Truncated("read outside the disk", start=offset, stop=offset + length)
-        parts: list[bytes] = []
-        run, stop = bisect_right(self._logical, offset) - 1, offset + length
-        while offset < stop:
-            inside = offset - self._logical[run]
-            count = min(self._length[run] - inside, stop - offset)
-            target = self._target[run]
-            if target == LOST:
-                raise LostBytes("the file does not hold it", start=offset, stop=offset + count)
-            parts.append(bytes(count) if target == HOLE else reader.read(target + inside, count))
-            offset += count
-            run += 1
-        return b"".join(parts)
-
-    @property
-    def lost(self) -> tuple[tuple[int, int, str], ...]:
-        """Return the first lost ranges [start, stop) with their reasons."""
-        return tuple(self._lost)
-
-    @property
-    def notes(self) -> list[str]:
-        """Say how much is lost beyond the ranges listed."""
-        return [f"{self._unshown} more bytes in further ranges are lost"] if self._unshown else []
-
-    def _same(self, length: int, target: int) -> None:
-        if length <= 0:
-            return
-        if self._target and self._target[-1] == target:
-            self._length[-1] += length
-            self.at += length
-        else:
-            self._append(length, target)
-
-    def _append(self, length: int, target: int) -> None:
-        if len(self._target) >= limits.MAX_RUNS - 1 and target != LOST:
-            self.lose(length, TOO_MANY)
-            return
-        self._logical.append(self.at)
-        self._length.append(length)
-        self._target.append(target)
+        length = min(length, self._size - self.at)
+        self._runs.gone(self.at, length, why)
         self.at += length
 
-    def _explain(self, length: int, why: str) -> None:
-        if self._lost and self._lost[-1][1:] == (self.at, why):
-            self._lost[-1] = (self._lost[-1][0], self.at + length, why)
-        elif len(self._lost) < _LOST_SHOWN:
-            self._lost.append((self.at, self.at + length, why))
-        else:
-            self._unshown += length
 
+def lay(
+    size: int, end: int, most: int, fill: Callable[[Blocks], None], notes: list[str] | None = None
+) -> Runs:
+    """Return the runs of a disk of ``size`` bytes as ``fill`` lays them; what it leaves out is lost.
 
-class _Remainder:
-    """A disk whose last runs only the worker knows: ``backends.Bytes``."""
-
-    def __init__(self, media: Media, runs: BlockRuns, reader: Reader) -> None:
-        self.media = media
-        self._runs = runs
-        self._reader = reader
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes of the disk; see ``BlockRuns.read``."""
-        return self._runs.read(self._reader, offset, length)
-
-
-def answer(media: Media, runs: BlockRuns, reader: Reader) -> Media | Bytes:
-    """Return what opening answers: the worker keeps the runs when some of the layout is Foreign."""
-    if any(isinstance(layout, Foreign) for layout in media.layouts):
-        return _Remainder(media, runs, reader)
-    return media
+    ``end`` of the file the blocks lie in; ``most`` runs; what is beyond them is lost, and said in ``notes``.
+    """
+    runs = Runs(most)
+    blocks = Blocks(runs, size, end)
+    try:
+        fill(blocks)
+        blocks.lose(size - blocks.at, "the table has no entry for it")
+    except TooManyRuns as full:
+        runs.give_up(full.at, size)
+        if notes is not None:
+            notes.append(f"the disk is in more than {runs.limit - 1} pieces: what is beyond them is lost")
+    return runs
 
 
 def pages(source: Source, start: int, width: int, count: int, per: int) -> Iterator[tuple[bytes, int]]:
@@ -240,8 +144,19 @@ def bits(bitmap: bytes, *, msb: bool) -> Iterator[tuple[int, bool]]:
 
     ``msb``: the first bit of a byte is its most significant one.
     """
-    if not bitmap:
+    count = 8 * len(bitmap)
+    if not count:
         return
-    text = format(int.from_bytes(bitmap, "big" if msb else "little"), f"0{8 * len(bitmap)}b")
-    for match in _BITS.finditer(text if msb else text[::-1]):
-        yield match.end() - match.start(), match[0][0] == "1"
+    if bitmap[0] in _SAME and bitmap.count(bitmap[0]) == len(bitmap):  # most of them, in a disk of a million
+        yield count, bitmap[0] != 0
+        return
+    text = format(int.from_bytes(bitmap, "big" if msb else "little"), f"0{count}b")
+    if not msb:
+        text = text[::-1]
+    at = 0
+    while at < count:
+        held = text[at] == "1"
+        stop = text.find("0" if held else "1", at)
+        stop = count if stop < 0 else stop
+        yield stop - at, held
+        at = stop

@@ -1,18 +1,17 @@
-"""The header of QCOW2, its extensions and its list of snapshots.
+"""The header of QCOW2 and its extensions.
 
-Source: QEMU docs/interop/qcow2.txt, "Header", "Header extensions", "Snapshots". Numbers are big-endian.
+Source: QEMU docs/interop/qcow2.txt, "Header", "Header extensions". Numbers are big-endian.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends._qcow_tables import Tables
-from imgfs.errors import EvidenceError, Malformed, NotMine, NotSupported
+from imgfs.errors import Malformed, NotMine, NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 MAGIC: Final = b"QFI\xfb"
 _HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQ")
 _THIRD: Final = struct.Struct(">QQQII")  # what version 3 adds
-_SNAPSHOT: Final = struct.Struct(">QIHHIIQII")
 _COMPRESSION_AT: Final = 104
 
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED = (1 << bit for bit in range(5))
@@ -32,7 +30,6 @@ _CODECS: Final = {0: "deflate", 1: "zstd"}
 _CIPHERS: Final = {1: "AES", 2: "LUKS"}
 
 _MAX_EXTENSIONS: Final = 64  # four are defined
-_MAX_SHOWN: Final = 32  # snapshots
 _MAX_NAME: Final = 1023  # bytes of the backing file's name, by the specification
 
 
@@ -40,7 +37,8 @@ _MAX_NAME: Final = 1023  # bytes of the backing file's name, by the specificatio
 class Header:
     """What is needed to read the disk. Units: ``size``, ``cluster`` and ``l1_at`` bytes.
 
-    ``backing`` and ``data_file`` are names as they are stored; None: there is no such file.
+    ``backing`` and ``data_file`` are names as they are stored; None: there is no such file. ``snapshots`` are
+    how many there are, and where their list is.
     """
 
     version: int
@@ -53,19 +51,25 @@ class Header:
     backing: bytes | None = None
     backing_format: str = ""
     data_file: bytes | None = None
+    snapshots: tuple[int, int] = (0, 0)
     notes: list[str] = field(default_factory=list)
 
 
 def read_second(reader: Reader) -> tuple[Header, Tables]:
     """Read the header of version 2 or 3 and say where its tables are; raises as ``read_header``."""
     header = read_header(reader)
-    return header, Tables(
+    return header, tables_of(header, reader.size)
+
+
+def tables_of(header: Header, data_size: int) -> Tables:
+    """Say where the tables of a header are whose clusters lie in a file of ``data_size`` bytes."""
+    return Tables(
         size=header.size,
         cluster=header.cluster,
         l1_at=header.l1_at,
         l1_entries=header.l1_entries,
         l2_entries=header.cluster // (16 if header.extended else 8),
-        data_size=reader.size,
+        data_size=data_size,
         zeros=header.version >= 3,
         extended=header.extended,
     )
@@ -110,8 +114,7 @@ def read_header(reader: Reader) -> Header:
     if name_at:
         header.backing = backing_name(reader, name_at, name_length, header.notes)
         header.backing_format = extensions.get(_BACKING_FORMAT, b"").decode("latin-1")
-    if snapshots:
-        header.notes += _snapshots(reader, listed_at, snapshots)
+    header.snapshots = (snapshots, listed_at)
     return header
 
 
@@ -166,27 +169,3 @@ def _extensions(reader: Reader, header: Header, at: int) -> Iterator[tuple[int, 
             return
         yield kind, reader.read(at + 8, length)
         at += 8 + (length + 7 & ~7)
-
-
-def _snapshots(reader: Reader, at: int, count: int) -> list[str]:
-    """Name internal snapshots: they are states of the disk that are not shown."""
-    notes: list[str] = []
-    try:
-        for _ in range(min(count, _MAX_SHOWN)):
-            _, _, id_length, name_length, seconds, _, _, state, extra = _SNAPSHOT.unpack(
-                reader.read(at, _SNAPSHOT.size)
-            )
-            names_at = at + _SNAPSHOT.size + extra
-            raw = reader.read(names_at, id_length + name_length)
-            shown_id, name = (part.decode("utf-8", "replace") for part in (raw[:id_length], raw[id_length:]))
-            taken = datetime.fromtimestamp(seconds, UTC).isoformat()
-            notes.append(
-                f"internal snapshot {shown_id} {name[:100]!r} of {taken}"
-                f"{', with the state of the machine' if state else ''}: not shown, the active disk is"
-            )
-            at = names_at + id_length + name_length + 7 & ~7
-    except EvidenceError:
-        notes.append("the list of internal snapshots is cut short")
-    if count > _MAX_SHOWN:
-        notes.append(f"and {count - _MAX_SHOWN} more internal snapshots")
-    return notes

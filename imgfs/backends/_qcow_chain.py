@@ -13,7 +13,8 @@ from imgfs import limits
 from imgfs.backends._chain_reply import Reply
 from imgfs.backends._chain_runs import MAX_RUNS, Below, Runs
 from imgfs.backends._qcow1_header import read_first
-from imgfs.backends._qcow2_header import MAGIC, read_second
+from imgfs.backends._qcow2_header import MAGIC, read_second, tables_of
+from imgfs.backends._qcow2_snapshots import at_snapshot, read_snapshots
 from imgfs.backends._qcow_tables import walk
 from imgfs.errors import EvidenceError, NotMine, NotSupported
 from imgfs.model import Codec, Media, beneath
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from imgfs.backends import Reader
     from imgfs.backends._qcow2_header import Header
     from imgfs.backends._qcow_tables import Tables
+    from imgfs.model import State
 
 _PARSERS: Final = {1: read_first, 3: read_second}  # by version; 3 stands for 2, too
 MAX_CHAIN: Final = 32
+_MAX_NAMED: Final = 32  # snapshots in notes
 _RAW: Final = {"raw", "file", "host_device"}
 _OWN: Final = {"qcow", "qcow2"}
 # Containers that a backing file without a stated format may be: their bytes are not the disk's.
@@ -51,14 +54,16 @@ class _Chain:
     end: Below | None = None
     notes: list[str] = field(default_factory=list)
     wants: list[str] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
 
 
-def open_chain(reader: Reader, version: int) -> Media:
+def open_chain(reader: Reader, version: int, state: str = "") -> Media:
     """Read ``reader`` and everything it builds upon.
 
     Args:
         reader: the image that was named; its ``others`` may be the files below it.
         version: the one the named image must have; 3 stands for 2, too.
+        state: the key of an internal snapshot of the named image; empty: its active disk.
 
     Raises:
         NotMine: it is none.
@@ -67,7 +72,7 @@ def open_chain(reader: Reader, version: int) -> Media:
     if _version(reader) != version:
         raise NotMine("qcow")
     chain = _Chain()
-    _descend(reader, chain)
+    _descend(reader, chain, state)
     return _media(reader, chain)
 
 
@@ -80,7 +85,7 @@ def _version(reader: Reader) -> int:
     return 0 if not head.startswith(MAGIC) else 3 if version == 2 else version
 
 
-def _descend(reader: Reader, chain: _Chain) -> None:
+def _descend(reader: Reader, chain: _Chain, state: str) -> None:
     members: dict[str, tuple[int, Reader]] = {}
     for ticket, member in enumerate((reader, *reader.others)):
         members.setdefault(member.name, (ticket, member))
@@ -90,7 +95,7 @@ def _descend(reader: Reader, chain: _Chain) -> None:
     while True:
         used.add(ticket)
         try:
-            image = _image(current, ticket, members, chain, Runs(left))
+            image = _image(current, ticket, members, chain, Runs(left), state)
         except (EvidenceError, NotSupported, NotMine) as why:
             if not chain.images:
                 raise
@@ -99,6 +104,7 @@ def _descend(reader: Reader, chain: _Chain) -> None:
                 why=_said(chain, f"the backing file {current.name!r} cannot be read: {message}")
             )
             return
+        state = ""
         left = max(left - len(image.runs), 1)
         chain.images.append(image)
         header = image.header
@@ -136,11 +142,17 @@ def _image(
     members: dict[str, tuple[int, Reader]],
     chain: _Chain,
     runs: Runs,
+    state: str,
 ) -> Image:
     parse = _PARSERS.get(_version(reader))
     if parse is None:
         raise NotMine("qcow")
     header, tables = parse(reader)
+    if state:
+        header = at_snapshot(reader, header, state)
+        tables = tables_of(header, reader.size)
+    else:
+        _name_snapshots(reader, header, chain)
     data = ticket
     where = f"{reader.name}: " if chain.images else ""
     chain.notes += [where + note for note in header.notes]
@@ -150,6 +162,19 @@ def _image(
         tables = tables.over(found[1].size if found is not None else -1)
     chain.notes += [where + note for note in walk(reader, tables, runs)]
     return Image(header, tables, runs, data)
+
+
+def _name_snapshots(reader: Reader, header: Header, chain: _Chain) -> None:
+    """Name the internal snapshots of an image; those of the named one are further disks."""
+    snapshots, notes = read_snapshots(reader, header)
+    header.notes += notes
+    top = not chain.images
+    if top:
+        chain.states = [snapshot.state for snapshot in snapshots]
+    for snapshot in snapshots[:_MAX_NAMED]:
+        machine = ", with the state of the machine, which is not shown" if snapshot.machine else ""
+        where = "a disk of its own" if top else "not shown, what the image holds now is used"
+        header.notes.append(f"internal snapshot {snapshot}{machine}: {where}")
 
 
 def _member(
@@ -204,6 +229,7 @@ def _media(reader: Reader, chain: _Chain) -> Media:
         lost=tuple(top.runs.lost),
         notes=tuple(notes[: limits.KIB]),
         wants=tuple(dict.fromkeys(chain.wants)),
+        states=tuple(chain.states),
     )
 
 

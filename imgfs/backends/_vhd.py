@@ -1,6 +1,7 @@
-"""Structures of VHD: footer, header of dynamic disks, names of the parent. Big-endian.
+"""Structures of VHD: footer, header of dynamic disks, locators of the parent. Big-endian.
 
-Source: Microsoft, Virtual Hard Disk Image Format Specification, version 1.0.
+Source: Microsoft, Virtual Hard Disk Image Format Specification, version 1.0 (October 11, 2006): "Hard Disk
+Footer Format", "Dynamic Disk Header Format", "Implementing a Differencing Hard Disk".
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+from uuid import UUID
 
 from imgfs import limits
 from imgfs.errors import EvidenceError, Malformed
@@ -28,6 +31,7 @@ _LOCATOR: Final = struct.Struct(">4sIIIQ")
 _CHECKSUM_OF_FOOTER: Final = 64
 _CHECKSUM_OF_HEADER: Final = 36
 _LOCATOR_MAX: Final = 4096  # bytes of a path
+_FORMS: Final = (b"W2ru", b"W2ku", b"MacX")  # a path relative to the child; absolute ones
 
 
 class Kind(IntEnum):
@@ -40,25 +44,35 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """The hard disk footer. Units: ``current`` and ``chs`` bytes; ``header`` is a position in the file."""
+    """The hard disk footer. Units: ``current`` and ``chs`` bytes; ``header`` is a position in the file.
+
+    ``created`` is in seconds since 2000-01-01 UTC.
+    """
 
     kind: Kind
     header: int
     creator: str
     current: int
     chs: int
-    unique_id: bytes
+    unique_id: UUID
+    created: int
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a dynamic disk. Units: ``table`` and ``block`` bytes; ``entries`` blocks."""
+    """The header of a dynamic disk. Units: ``table`` and ``block`` bytes; ``entries`` blocks.
+
+    ``parent`` is the unique id of the disk below, ``changed`` when that was last modified, in seconds since
+    2000-01-01 UTC, ``paths`` where it was: relative to the child, absolute, its name alone.
+    """
 
     table: int
     entries: int
     block: int
     valid: bool
-    parent: str
+    parent: UUID
+    changed: int
+    paths: tuple[str, ...]
 
     @property
     def bitmap(self) -> int:
@@ -77,9 +91,24 @@ def parse_footer(raw: bytes, *, twice: bool = False) -> Footer:
     if len(raw) < OLD_FOOTER or not raw.startswith(COOKIE):
         raise Malformed("no VHD footer")
     fields = _FOOTER_FORM.unpack_from(raw)
-    _, _, version, header, _, creator, _, _, _, current, cylinders, heads, sectors, kind, checksum, uid = (
-        fields
-    )
+    (
+        _,
+        _,
+        version,
+        header,
+        created,
+        creator,
+        _,
+        _,
+        _,
+        current,
+        cylinders,
+        heads,
+        sectors,
+        kind,
+        checksum,
+        uid,
+    ) = fields
     if not twice and checksum != _sum(raw, _CHECKSUM_OF_FOOTER):
         raise Malformed("the checksum of the VHD footer is wrong")
     if version >> 16 != 1:
@@ -90,7 +119,7 @@ def parse_footer(raw: bytes, *, twice: bool = False) -> Footer:
         raise Malformed(f"a VHD of {current} bytes")
     chs = cylinders * heads * sectors * SECTOR
     words = creator.decode("ascii", "replace").strip("\0 ")
-    return Footer(Kind(kind), header, words, current, chs, uid)
+    return Footer(Kind(kind), header, words, current, chs, UUID(bytes=uid), created)
 
 
 def read_header(reader: Reader, at: int) -> Header:
@@ -103,7 +132,7 @@ def read_header(reader: Reader, at: int) -> Header:
         Truncated: it leaves the file.
     """
     raw = reader.read(at, _HEADER)
-    cookie, _, table, version, entries, block, checksum, _, _ = _HEADER_FORM.unpack_from(raw)
+    cookie, _, table, version, entries, block, checksum, parent, changed = _HEADER_FORM.unpack_from(raw)
     if cookie != _HEADER_COOKIE:
         raise Malformed("no VHD dynamic disk header", start=at, stop=at + _HEADER)
     if version >> 16 != 1:
@@ -111,22 +140,28 @@ def read_header(reader: Reader, at: int) -> Header:
     if block < SECTOR or block & (block - 1):
         raise Malformed(f"blocks of {block} bytes")
     valid = checksum == _sum(raw, _CHECKSUM_OF_HEADER)
-    return Header(table, entries, block, valid, _parent(reader, raw))
+    return Header(table, entries, block, valid, UUID(bytes=parent), changed, _paths(reader, raw))
 
 
-def _parent(reader: Reader, raw: bytes) -> str:
-    """Return what the header calls the parent: its name, and the first path of a locator."""
-    names = [raw[64:576].decode("utf-16-be", "replace").partition("\0")[0]]
+def _paths(reader: Reader, raw: bytes) -> tuple[str, ...]:
+    """Return where the parent was: the paths of the locators, the relative one first, and its name."""
+    found: list[tuple[int, str]] = [(len(_FORMS), raw[64:576].decode("utf-16-be", "replace"))]
     for number in range(8):
         platform, _, length, _, at = _LOCATOR.unpack_from(raw, 576 + _LOCATOR.size * number)
-        encoding = {b"W2ru": "utf-16-le", b"W2ku": "utf-16-le", b"MacX": "utf-8"}.get(platform)
-        if encoding is None or not 0 < length <= _LOCATOR_MAX:
+        if platform not in _FORMS or not 0 < length <= _LOCATOR_MAX:
             continue
         try:
-            names.append(reader.read(at, length).decode(encoding, "replace").partition("\0")[0])
+            text = reader.read(at, length)
         except EvidenceError:
             continue
-    return " or ".join(dict.fromkeys(name for name in names if name)) or "without a name"
+        if platform == b"MacX":  # file://localhost/folder/parent.vhd
+            path = unquote(text.decode("utf-8", "replace"))
+            path = path.removeprefix("file://").removeprefix("localhost")
+        else:
+            path = text.decode("utf-16-le", "replace")
+        found.append((_FORMS.index(platform), path))
+    names = (path.partition("\0")[0] for _, path in sorted(found))
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def _sum(raw: bytes, field: int) -> int:

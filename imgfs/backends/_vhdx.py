@@ -34,18 +34,24 @@ _LOCATOR: Final = UUID("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C")
 _KNOWN: Final = {_PARAMETERS, _DISK_SIZE, _DISK_ID, _LOGICAL, _PHYSICAL, _LOCATOR}
 _REQUIRED: Final = 4  # of a metadata entry
 _LOCATOR_MAX: Final = 64 * _KIB
-_PARENT_KEYS: Final = ("relative_path", "absolute_win32_path", "volume_path", "parent_linkage")
+_LOCATOR_TYPE: Final = UUID("B04AEFB7-D19E-4A81-B789-25B8E9445913")
+_LINKAGE: Final = ("parent_linkage", "parent_linkage2")
+_PATHS: Final = ("relative_path", "volume_path", "absolute_win32_path")
 DISK_MAX: Final = 64 << 40
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The current header. ``guid`` of zeros: the log is empty. Units: ``log`` and ``log_length`` bytes."""
+    """The current header. ``guid`` of zeros: the log is empty. Units: ``log`` and ``log_length`` bytes.
+
+    ``data`` is the id of the last change to what the disk holds, which a child knows it by.
+    """
 
     sequence: int
     guid: bytes
     log: int
     log_length: int
+    data: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,10 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What the metadata says. Units: ``size``, ``block`` and ``sector`` bytes."""
+    """What the metadata says. Units: ``size``, ``block`` and ``sector`` bytes.
+
+    ``linkage`` are ids the parent may have, ``paths`` where it was, in the order they are to be tried.
+    """
 
     size: int
     block: int
@@ -66,7 +75,8 @@ class Disk:
     fixed: bool
     child: bool
     disk_id: str
-    parent: str
+    linkage: frozenset[str]
+    paths: tuple[str, ...]
 
 
 def read_header(source: Source, notes: list[str]) -> Header:
@@ -89,7 +99,7 @@ def read_header(source: Source, notes: list[str]) -> Header:
         log_version, version, length, log = struct.unpack_from("<HHIQ", raw, 64)
         if version != 1 or log_version:
             raise NotSupported(f"VHDX version {version}, log version {log_version}: imgfs cannot read it yet")
-        found.append(Header(sequence, raw[48:64], log, length))
+        found.append(Header(sequence, raw[48:64], log, length, str(UUID(bytes_le=raw[32:48]))))
     if not found:
         raise Malformed("no valid VHDX header")
     return max(found, key=lambda header: header.sequence)
@@ -126,7 +136,7 @@ def read_regions(source: Source, notes: list[str]) -> tuple[Region, Region]:
     return found[_BAT], found[_METADATA]
 
 
-def read_metadata(source: Source, region: Region) -> Disk:
+def read_metadata(source: Source, region: Region, notes: list[str]) -> Disk:
     """Read the metadata items.
 
     Raises:
@@ -161,25 +171,44 @@ def read_metadata(source: Source, region: Region) -> Disk:
         raise Malformed(f"a disk of {size} bytes in sectors of {sector}")
     child = bool(bits & 2)
     disk_id = str(UUID(bytes_le=item(_DISK_ID, 16, 16))) if _DISK_ID in items else ""
-    parent = ""
+    keys: dict[str, str] = {}
     if child:
         try:
-            parent = _parent(item(_LOCATOR, 20, _LOCATOR_MAX))
+            keys = _locator(item(_LOCATOR, 20, _LOCATOR_MAX))
         except EvidenceError:
-            parent = "with a damaged locator"
-    return Disk(size, block, sector, bool(bits & 1) and not child, child, disk_id, parent)
+            notes.append("the parent locator is missing or damaged")
+    linkage = frozenset(filter(None, (_guid(keys.get(key, "")) for key in _LINKAGE)))
+    paths = tuple(keys[key] for key in _PATHS if keys.get(key))
+    return Disk(size, block, sector, bool(bits & 1) and not child, child, disk_id, linkage, paths)
 
 
-def _parent(raw: bytes) -> str:
-    """Return what the locator calls the parent."""
+def _locator(raw: bytes) -> dict[str, str]:
+    """Return the keys and values of a parent locator.
+
+    Raises:
+        Malformed: it is of another type than the only one that is defined.
+
+    Source: [MS-VHDX] 2.6.2.6.3 "VHDX Parent Locator": either linkage may be the parent's data write GUID;
+    paths are tried in the order relative, volume, absolute.
+    """
+    if UUID(bytes_le=raw[:16]) != _LOCATOR_TYPE:
+        raise Malformed("a parent locator of an unknown type")
     words: dict[str, str] = {}
     (count,) = struct.unpack_from("<H", raw, 18)
     for number in range(min(count, (len(raw) - 20) // 12)):
         key, value, key_length, value_length = struct.unpack_from("<IIHH", raw, 20 + 12 * number)
         name = raw[key : key + key_length].decode("utf-16-le", "replace")
-        if name in _PARENT_KEYS:
-            words[name] = raw[value : value + value_length].decode("utf-16-le", "replace")[:4096]
-    return " or ".join(words[key] for key in _PARENT_KEYS if words.get(key)) or "without a name"
+        if name in _LINKAGE or name in _PATHS:
+            words.setdefault(name, raw[value : value + value_length].decode("utf-16-le", "replace")[:4096])
+    return words
+
+
+def _guid(text: str) -> str:
+    """Return an id as Python writes it; empty: it is none."""
+    try:
+        return str(UUID(text.strip("{}\0 ")))
+    except ValueError:
+        return ""
 
 
 def _sound(raw: bytes) -> bool:

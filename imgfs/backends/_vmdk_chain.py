@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._chain_reply import Reply
 from imgfs.backends._chain_runs import MAX_LOST, Below
-from imgfs.backends._vmdk_parts import Image, Members, Part, read_image, shown
+from imgfs.backends._members import Members, shown
+from imgfs.backends._vmdk_parts import Image, Part, read_image
 from imgfs.errors import EvidenceError, NotMine, NotSupported
 from imgfs.model import HOLE, Codec, Media, beneath, plain
 

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from imgfs.model import Media
 
 
-def open_qcow2(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
-    """Read the active disk of an image of version 2 or 3.
+def open_qcow2(reader: Reader, options: Options) -> Media:
+    """Read the active disk of an image of version 2 or 3, or one of its internal snapshots.
 
     Raises:
         NotMine: no QCOW2 signature.
         NotSupported: encrypted, or with a feature nobody here knows.
         Malformed: sizes are impossible.
     """
-    return open_chain(reader, 3)
+    return open_chain(reader, 3, options.state)
 
 
 BACKEND = Backend(
@@ -38,6 +38,7 @@ BACKEND = Backend(
     signatures=(Signature(0, MAGIC + b"\0\0\0\x02"), Signature(0, MAGIC + b"\0\0\0\x03")),
     open=open_qcow2,
     imports=("zstandard",),
-    supports="versions 2, 3; zlib, zstd; subclusters; backing files and data files beside the image",
+    supports="versions 2, 3; zlib, zstd; subclusters; backing files and data files beside the image; "
+    "internal snapshots as further disks",
     truth=("peer", "corpus"),
 )

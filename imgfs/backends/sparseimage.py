@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._blockmap import BlockRuns, answer
+from imgfs.backends._blockmap import Blocks, lay
+from imgfs.backends._chain_reply import Reply
+from imgfs.backends._chain_runs import MAX_RUNS
 from imgfs.errors import EvidenceError, Malformed, NotMine
 from imgfs.model import Media
 
 if TYPE_CHECKING:
-    from imgfs.backends import Bytes, Options, Reader
+    from imgfs.backends import Options, Reader
 
 _MAGIC: Final = b"sprs"
 _HEADER: Final = struct.Struct(">4sIIIIQQ")  # 36 bytes
@@ -36,7 +38,7 @@ _SECTOR: Final = 512
 _MAX_BANDS: Final = 4_000_000  # in the file: 4 TiB of the usual megabyte
 
 
-def open_sparseimage(reader: Reader, options: Options) -> Media | Bytes:  # noqa: ARG001  # the contract
+def open_sparseimage(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract
     """Read all indexes.
 
     Raises:
@@ -58,41 +60,48 @@ def open_sparseimage(reader: Reader, options: Options) -> Media | Bytes:  # noqa
     if not 0 < band <= limits.GIB or size > limits.MAX_SIZE:
         raise Malformed(f"{sectors} sectors in bands of {per_band}")
     held, whole = _bands(reader, head, following, band, notes)
-    runs = BlockRuns(size, reader.size)
     missing = -(-size // band)
     strange = repeated = 0
-    last = 0
+    known: list[tuple[int, int]] = []
     for number, at in held:
         if number > missing:
             strange += 1
-        elif number == last:
+        elif known and number == known[-1][0]:
             repeated += 1
         else:
-            _absent(runs, (number - 1) * band - runs.at, whole)
-            runs.store(band, at)
-            last = number
-    _absent(runs, size - runs.at, whole)
+            known.append((number, at))
+
+    def fill(blocks: Blocks) -> None:
+        for number, at in known:
+            _absent(blocks, (number - 1) * band - blocks.at, whole)
+            blocks.store(band, at)
+        _absent(blocks, size - blocks.at, whole)
+
+    runs = lay(size, reader.size, MAX_RUNS, fill, notes)
     if strange:
         notes.append(f"{strange} bands lie behind the end of the media")
     if repeated:
         notes.append(f"{repeated} bands are in the file twice: the first one is taken")
-    layouts = runs.layouts(1 + len(reader.others))
-    media = Media(
-        layouts=layouts,
+    if runs.unlisted:
+        notes.append(f"{runs.unlisted} more ranges are lost than are named")
+    reply = Reply(1 + len(reader.others), [runs])
+    reply.lay(runs, size, 0, -1, None)
+    reply.write(reader)
+    return Media(
+        layouts=tuple(reply.layouts),
         sector=_SECTOR,
         version=str(version),
         metadata={"band size": str(band), "bands": f"{len(held)} of {missing}"},
-        lost=runs.lost,
-        notes=(*notes, *runs.notes),
+        lost=tuple(runs.lost),
+        notes=tuple(notes),
     )
-    return answer(media, runs, reader)
 
 
-def _absent(runs: BlockRuns, length: int, whole: bool) -> None:  # noqa: FBT001
+def _absent(blocks: Blocks, length: int, whole: bool) -> None:  # noqa: FBT001
     if whole:
-        runs.hole(length)
+        blocks.hole(length)
     else:
-        runs.lose(length, "an index that may name it cannot be read")
+        blocks.lose(length, "an index that may name it cannot be read")
 
 
 def _bands(

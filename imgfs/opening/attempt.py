@@ -50,7 +50,7 @@ class Attempts:
         """
         layer = self.layers.add(
             Layer(
-                spec=str(place.spec.child(backend.name)),
+                spec=str(place.spec.child(backend.name, place.state)),
                 backend=backend.name,
                 kind=kind,
                 path=place.path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from imgfs import limits
 from imgfs.backends import Role, discover
@@ -14,30 +14,70 @@ from imgfs.opening.layers import Layer
 from imgfs.opening.probe import candidates, look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
     from imgfs.block.hostfile import HostFile
     from imgfs.block.pieces import ByteSource
+    from imgfs.model import State
     from imgfs.opening.attempt import Attempts
     from imgfs.opening.place import Overrule, Place
     from imgfs.worker.client import Layer as Opened
 
-    Bring = Callable[[str], HostFile | None]
+
+class Beside(Protocol):
+    """The host files beside an image, which it may name or want; see ``members.Evidence``."""
+
+    def bring(self, name: str) -> HostFile | None:
+        """Open a further host file that an image names; None: there is no such file."""
+
+    def kin(self, pattern: str) -> list[str]:
+        """Return the names of files of the kind of an image."""
+
+    def release(self, file: HostFile) -> None:
+        """Close a file that was brought."""
 
 
-@dataclass(frozen=True, slots=True)
+class Nothing:
+    """What lies beside an image inside the evidence: nothing that may be opened."""
+
+    def bring(self, name: str) -> HostFile | None:
+        """Return None."""
+
+    def kin(self, pattern: str) -> list[str]:
+        """Return no names."""
+        del pattern
+        return []
+
+    def release(self, file: HostFile) -> None:
+        """Have nothing to close."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Further:
+    """A further disk of a container, and what it takes to open it: as ``Containers.media`` has it."""
+
+    state: State
+    backend: Backend
+    sources: Sequence[ByteSource]
+    file_names: Sequence[str]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The media, and the place inside the last container.
+    """What taking containers off led to.
 
-    ``closed``: a container was recognised that cannot be read: what lies in it is not on the media.
-    ``files`` reads what the last container holds instead of a disk, over its ``members``.
+    ``place`` is inside the last container; ``readable``: whether to look for volumes, not when a container
+    was recognised that cannot be read, because what lies in it is not on the media. ``files`` reads what the
+    last container holds instead of a disk, over its ``members`` and their ``names``.
     """
 
     media: ByteSource
     place: Place
-    closed: bool = False
+    readable: bool
+    further: tuple[Further, ...] = ()
     files: Backend | None = None
     members: Sequence[ByteSource] = ()
     names: Sequence[str] = ()
@@ -58,18 +98,30 @@ class Containers:
         sources: Sequence[ByteSource],
         file_names: Sequence[str],
         place: Place,
-        bring: Bring,
+        beside: Beside,
+        first: Backend | None = None,
     ) -> Found:
-        """Open every container around the media; ``bring`` opens a further host file that one names."""
-        media = sources[0]
+        """Open every container around the media.
+
+        ``first`` is the only candidate for the outermost: a further disk of a container that was opened.
+        """
+        media, again = sources[0], first is not None
         closed = False
+        further: list[Further] = []
         while place.depth < limits.MAX_DEPTH:
             found: tuple[Layer, ByteSource, Media] | None = None
-            for backend in await self._candidates(media, file_names[0], place):
-                opening = self._with_members(backend, sources, file_names, place, bring)
-                layer, answer, members, brought = await opening
+            tried = [first] if first else await self._candidates(media, file_names[0], place)
+            first = None
+            for backend in tried:
+                layer, answer, members, called = await self._with_members(
+                    backend, sources, file_names, place, beside
+                )
                 found = self._built(answer, members, layer) if answer is not None else None
                 if found is not None:
+                    further += [
+                        Further(state=state, backend=backend, sources=members, file_names=called, place=place)
+                        for state in found[2].states
+                    ]
                     break
                 closed = closed or layer.state in ("unsupported", "locked")
             if found is None:
@@ -77,19 +129,26 @@ class Containers:
             layer, media, claim = found
             layer.media(claim, media.size)
             sector = place.options.sector or (claim.sector if claim.sector != 512 else 0)
-            place = replace(place.inner(layer.backend), options=replace(place.options, sector=sector))
+            place = place.inner(layer.backend)
+            place = replace(place, options=replace(place.options, sector=sector))
             if claim.files:
+                reader = self._reader_of(claim, layer)
                 return Found(
-                    media, place, files=self._reader_of(claim, layer), members=members, names=brought
+                    media=media,
+                    place=place,
+                    readable=reader is not None,
+                    files=reader,
+                    members=members,
+                    names=called,
                 )
             sources, file_names = [media], [""]
-        if not place.spec.steps:
+        if not place.spec.steps and not again:
             raw = Layer(
                 spec=str(place.spec), backend="raw", kind="container", path=place.path, title="raw bytes"
             )
             raw.state, raw.size = "open", media.size
             self._attempts.layers.add(raw)
-        return Found(media, place, closed)
+        return Found(media=media, place=place, readable=not closed, further=tuple(further))
 
     def _reader_of(self, claim: Media, layer: Layer) -> Backend | None:
         """Return the back-end that a container names; None: it is none for files."""
@@ -105,23 +164,39 @@ class Containers:
         sources: Sequence[ByteSource],
         file_names: Sequence[str],
         place: Place,
-        bring: Bring,
+        beside: Beside,
     ) -> tuple[Layer, Opened | None, Sequence[ByteSource], Sequence[str]]:
-        """Open a container; again whenever it names host files that can be brought."""
+        """Open a container; again whenever it names host files that can be brought.
+
+        Returns the record, what was opened, and the members with their names.
+        """
         sources, file_names = list(sources), list(file_names)
         most = len(sources) + limits.MAX_WANTS
+        kin: dict[str, HostFile] = {}
+        called = not backend.kin  # its kin is looked for once
         while True:
             layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
             outermost = not place.nested and not place.spec.steps
             if answer is None or not isinstance(answer.opened, Media) or not outermost:
                 return layer, answer, sources, file_names
-            wanted = [name for name in answer.opened.wants if name not in file_names]
-            more = [(name, file) for name in wanted if (file := bring(name)) is not None]
-            if not more or len(sources) >= most:
+            claim = answer.opened
+            strangers = [name for name in kin if name not in claim.wants]
+            wanted = [name for name in claim.wants if name not in file_names]
+            if claim.kin and not called:
+                wanted += [name for name in beside.kin(backend.kin) if name not in file_names]
+            more = [(name, file) for name in wanted if (file := beside.bring(name)) is not None]
+            if claim.kin and not called:
+                kin = {name: file for name, file in more if name not in claim.wants}
+                called, strangers = True, []
+            if (not more or len(sources) >= most) and not strangers:
                 return layer, answer, sources, file_names
             self._attempts.layers.drop(layer)
             if answer.aclose is not None:
                 await answer.aclose()
+            for name in strangers:
+                at = file_names.index(name)
+                del sources[at], file_names[at]
+                beside.release(kin.pop(name))
             sources += [file for _, file in more]
             file_names += [name for name, _ in more]
 

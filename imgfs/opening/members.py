@@ -6,6 +6,7 @@ A sparse bundle is a folder: the analyst names it, or the property list in it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,29 @@ class Evidence:
                 self.files = (*self.files, file)
                 return file
         return None
+
+    def kin(self, pattern: str) -> list[str]:
+        """Return the names of files beside the one the analyst named that match a back-end's ``kin``.
+
+        Those in folders that were allowed, too; at most ``limits.MAX_WANTS``, in order.
+        """
+        match = re.compile(pattern).fullmatch
+        found: dict[str, None] = {}
+        for folder in (self.path.parent, *self.folders):
+            try:
+                names = sorted(entry.name for entry in folder.iterdir() if match(entry.name))
+            except OSError:
+                continue
+            found.update(dict.fromkeys(name for name in names if name != self.path.name))
+        kept = list(found)[: limits.MAX_WANTS]
+        with suppress(UsageError):  # then fewer of them are opened
+            make_room(len(kept))
+        return kept
+
+    def release(self, file: HostFile) -> None:
+        """Close a further member that turned out to be none."""
+        self.files = tuple(kept for kept in self.files if kept is not file)
+        file.close()
 
     def close(self) -> None:
         """Close the host files."""

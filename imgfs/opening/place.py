@@ -61,9 +61,15 @@ class Place:
     prefix: str = ""
     nested: bool = False
 
+    @property
+    def state(self) -> str:
+        """Return what names the further disk of a container that is opened here; empty: its own."""
+        return f"snapshot-{self.options.state}" if self.options.state else ""
+
     def inner(self, backend: str) -> Place:
         """Return the place one layer further in."""
-        return replace(self, spec=self.spec.child(backend), depth=self.depth + 1)
+        spec, options = self.spec.child(backend, self.state), replace(self.options, state="")
+        return replace(self, spec=spec, options=options, depth=self.depth + 1)
 
     def at(self, locator: str) -> Place:
         """Return the place of a child that the last layer names."""

@@ -7,6 +7,7 @@ may have four thousand of them. Whatever fails, the bytes of the layer that was 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,7 +18,7 @@ from imgfs.block.extents import ExtentMap
 from imgfs.errors import EvidenceError, MediaChanged, UsageError
 from imgfs.model import Spec
 from imgfs.opening.attempt import Attempts
-from imgfs.opening.containers import Containers
+from imgfs.opening.containers import Containers, Nothing
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME, Place
 from imgfs.opening.probe import candidates, look
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from imgfs.block.fetch import Fetcher
     from imgfs.block.pieces import ByteSource
-    from imgfs.opening.containers import Bring
+    from imgfs.opening.containers import Beside, Found, Further
     from imgfs.opening.layers import Layers
     from imgfs.opening.members import Evidence
     from imgfs.opening.place import Overrule
@@ -70,7 +71,7 @@ class Resolver:
         place = Place(disk, Spec(shown), shown, options, 0)
         try:
             sources, members = zip(*evidence.members, strict=True)
-            await self._resolve(sources, members, place, evidence.bring)
+            await self._resolve(sources, members, place, evidence)
         except (EvidenceError, MediaChanged) as why:
             layer = Layer(spec=shown, backend="raw", kind="container", path=shown, title="raw bytes")
             self._attempts.damaged(self.layers.add(layer), str(why))
@@ -96,13 +97,19 @@ class Resolver:
         options = Options(tz=self._overrule.tz, codepage=self._overrule.codepage)
         path = f"{spec}/{names.printable(name)}@"
         place = Place(disk, inner, path, options, depth, nested=True)
-        await self._resolve([source], [""], place, lambda _: None)
+        await self._resolve([source], [""], place, Nothing())
         return disk
 
     async def _resolve(
-        self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place, bring: Bring
+        self, sources: Sequence[ByteSource], file_names: Sequence[str], place: Place, beside: Beside
     ) -> None:
-        found = await self._containers.media(sources, file_names, place, bring)
+        found = await self._containers.media(sources, file_names, place, beside)
+        await self._fill(found)
+        for further in found.further:
+            self._further(further, beside)
+
+    async def _fill(self, found: Found) -> None:
+        """Put a media and what is on it into the directory of its disk."""
         media, place = found.media, found.place
         place.disk.add(b"disk.raw", self._tree.raw(media, str(place.spec)))
         start = 0 if place.nested else self._overrule.offset
@@ -114,5 +121,44 @@ class Resolver:
             media = ExtentMap.window(media, start, media.size)
         if found.files is not None:
             await self._volumes.only(found.files, (found.media, *found.members), ("", *found.names), place)
-        elif not found.closed:
+        elif found.readable:
             await self._volumes.cover(media, place)
+
+    def _further(self, further: Further, beside: Beside) -> None:
+        """Make the directory of a further disk of a container; it is opened on first access."""
+        place, state = further.place, further.state
+        name = f"snapshot-{names.slug(state.name) or state.key}".encode()
+        shown = names.distinct(names.escape(name), len(place.disk.names()), place.disk)
+        options = replace(place.options, state=state.key)
+        folder = self._tree.directory(
+            spec=str(replace(place, options=options).inner(further.backend.name).spec)
+        )
+        inside = replace(
+            place, disk=folder, options=options, path=f"{place.path}/{names.printable(shown)}", prefix=""
+        )
+        place.disk.add(shown, folder)
+        folder.fill_with(partial(self._open, replace(further, place=inside), beside))
+
+    async def _open(self, further: Further, beside: Beside) -> None:
+        """Open a further disk of a container.
+
+        Raises:
+            EvidenceError: it cannot be read, which the record of its layer says.
+        """
+        place = further.place
+        found = await self._containers.media(
+            further.sources, further.file_names, place, beside, first=further.backend
+        )
+        if found.place.depth == place.depth:
+            place.disk.fill_with(partial(_refuse, f"{place.path} cannot be read"))  # tried once
+            await _refuse(f"{place.path} cannot be read")
+        await self._fill(found)
+
+
+async def _refuse(why: str) -> None:
+    """Say that a directory cannot be completed.
+
+    Raises:
+        EvidenceError: always.
+    """
+    raise EvidenceError(why)

@@ -29,19 +29,26 @@ _STEP: Final = 32 << 10  # bytes compared at a time: a lost range costs no more 
 
 
 def check_media(
-    name: str, files: Mapping[str, bytes], truth: bytes, *, verified: bool = False, seeds: int = 100
+    name: str,
+    files: Mapping[str, bytes],
+    truth: bytes,
+    *,
+    verified: bool = False,
+    seeds: int = 100,
+    options: Options | None = None,
 ) -> None:
     """Check a back-end on an image and on damaged forms of it.
 
     ``files`` maps names to contents, the file the analyst names first. ``verified`` says that the
-    format has checksums over everything: then no damage may change a byte that can still be read.
+    format has checksums over everything: then no damage may change a byte that can still be read. ``options``
+    may ask for a further disk of the container.
 
     Raises:
         AssertionError: the contract is broken; the message says by what.
     """
-    first = _open(name, files)
+    first = _open(name, files, options)
     assert isinstance(first, tuple), f"{name}: the undamaged image gives {first!r}"
-    again = _open(name, files)
+    again = _open(name, files, options)
     assert isinstance(again, tuple), f"{name}: opened again, it gives {again!r}"
     assert first[0] == again[0], f"{name}: opened twice, two answers"
     source = first[1]
@@ -49,25 +56,28 @@ def check_media(
     for at, data in _contents(source):
         assert data == truth[at : at + _STEP], f"{name}: bytes at {at} differ or are missing"
     for label, damaged in _damages(files, seeds):
-        answer = _open(name, damaged)
+        answer = _open(name, damaged, options)
         if isinstance(answer, Exception) or not verified or answer[1].size != len(truth):
             continue
         for at, data in _contents(answer[1]):
             assert data is None or data == truth[at : at + _STEP], f"{name}: {label}: wrong bytes at {at}"
 
 
-def contents(name: str, files: Mapping[str, bytes], *, lost: bytes | None = None) -> bytes:
+def contents(
+    name: str, files: Mapping[str, bytes], *, lost: bytes | None = None, options: Options | None = None
+) -> bytes:
     """Return what a back-end makes of an image, the file the analyst names first.
 
     Args:
         name: the back-end's.
         files: names to contents.
         lost: a byte that stands for each one that is lost or does not decode; None: that is an error.
+        options: what is asked of the back-end.
 
     Raises:
         EvidenceError: bytes cannot be read.
     """
-    answer = _open(name, files)
+    answer = _open(name, files, options)
     if isinstance(answer, Exception):
         raise answer
     source = answer[1]
@@ -94,13 +104,15 @@ def _narrow(pieces: Sequence[Piece]) -> Iterator[Piece]:
             yield piece
 
 
-def _open(name: str, files: Mapping[str, bytes]) -> tuple[Media, ByteSource] | Exception:
+def _open(
+    name: str, files: Mapping[str, bytes], options: Options | None = None
+) -> tuple[Media, ByteSource] | Exception:
     """Open and build; return the outcome if it is an allowed one."""
     begin = time.monotonic()
     readers = [MemoryReader(data, name=member) for member, data in files.items()]
     readers[0].others = readers[1:]
     try:
-        opened = discover()[name].open(cast("Reader", readers[0]), Options())
+        opened = discover()[name].open(cast("Reader", readers[0]), options or Options())
     except _ALLOWED as why:
         return why
     finally:

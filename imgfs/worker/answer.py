@@ -86,7 +86,13 @@ def _open(
     backend = backends.get(request.backend)
     if backend is None:
         raise WorkerError(f"no back-end is named {request.backend!r}")
-    options = Options(sector=request.sector, tz=request.tz, codepage=request.codepage, base=request.base)
+    options = Options(
+        sector=request.sector,
+        tz=request.tz,
+        codepage=request.codepage,
+        base=request.base,
+        state=request.state,
+    )
     table = _Table(reader)
     result = backend.open(table, options)
     if isinstance(result, (Media, VolumeTable)):

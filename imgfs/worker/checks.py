@@ -263,6 +263,13 @@ def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
     size = media.layouts[-1].size
     if len(media.wants) > limits.MAX_WANTS or any(len(name) > limits.MAX_NAME for name in media.wants):
         raise WorkerLied(f"{len(media.wants)} further files")
+    keys = {state.key for state in media.states}
+    if len(media.states) > limits.MAX_STATES or len(keys) < len(media.states):
+        raise WorkerLied(f"{len(media.states)} states")
+    for state in media.states:  # keys become part of an address
+        if not (state.key.isascii() and state.key.isalnum() and len(state.key) <= 16):
+            raise WorkerLied(f"a state {state.key[:64]!r}")
+        _check_texts(state.name)
     _check_sector(media.sector)
     _check_texts(media.version, media.files, *media.metadata, *media.metadata.values(), *media.notes)
     _check_texts(*media.digests, *media.digests.values(), *(why for _, _, why in media.lost))

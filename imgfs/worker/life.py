@@ -226,6 +226,7 @@ class Worker:
                 tz=self.options.tz,
                 codepage=self.options.codepage,
                 base=self.options.base,
+                state=self.options.state,
             )
             status, payload = await self._process.ask(wire.encode(request), limits.DEADLINE["open"])
             if status == wire.FAILED:

@@ -63,6 +63,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     tz: str = "UTC"
     codepage: str = "cp437"
     base: int = 0
+    state: str = ""
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True, tag="list"):

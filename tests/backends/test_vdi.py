@@ -29,6 +29,9 @@ def composed(
     kind: int = 1,
     extra: int = 0,
     parent: bytes = b"",
+    own: bytes = bytes(range(16)),
+    state: bytes = b"",
+    parents_state: bytes = b"",
 ) -> bytes:
     """Return a disk with its blocks at 4 KiB-aligned places behind the map."""
     at = (512 + 4 * len(table) + 4095) // 4096 * 4096
@@ -37,7 +40,7 @@ def composed(
     raw += struct.pack("<IIIIIII", 512, at, 0, 0, 0, 512, 0)
     stored = sum(entry < ZERO for entry in table)
     raw += struct.pack("<QIIII", size, block, extra, len(table), stored)
-    raw += bytes(range(16)) + bytes(16) + parent.ljust(16, b"\0") + bytes(16)
+    raw += own + b"".join(uuid.ljust(16, b"\0") for uuid in (state, parent, parents_state))
     assert len(raw) == 456
     return (raw.ljust(512, b"\0") + struct.pack(f"<{len(table)}I", *table)).ljust(at, b"\0") + data
 

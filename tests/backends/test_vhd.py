@@ -41,11 +41,23 @@ def checksummed(raw: bytes, at: int) -> bytes:
     return raw[:at] + struct.pack(">I", ~total & 0xFFFF_FFFF) + raw[at + 4 :]
 
 
+OWN = bytes(range(16))
+
+
 def footer(
-    size: int, kind: int, *, creator: bytes = b"win ", header: int = 512, chs: bytes = bytes(4)
+    size: int,
+    kind: int,
+    *,
+    creator: bytes = b"win ",
+    header: int = 512,
+    chs: bytes = bytes(4),
+    own: bytes = OWN,
+    created: int = 7,
 ) -> bytes:
-    raw = b"conectix" + struct.pack(">IIQI4sI4sQQ", 2, 0x10000, header, 7, creator, 1, b"Wi2k", size, size)
-    return checksummed((raw + chs + struct.pack(">II", kind, 0) + bytes(range(16))).ljust(512, b"\0"), 64)
+    raw = b"conectix" + struct.pack(
+        ">IIQI4sI4sQQ", 2, 0x10000, header, created, creator, 1, b"Wi2k", size, size
+    )
+    return checksummed((raw + chs + struct.pack(">II", kind, 0) + own).ljust(512, b"\0"), 64)
 
 
 def dynamic(
@@ -57,24 +69,33 @@ def dynamic(
     bitmaps: Mapping[int, bytes] | None = None,
     parent: str = "",
     old: bool = False,
+    own: bytes = OWN,
+    created: int = 7,
+    below: tuple[bytes, int] = (bytes(16), 0),
+    locators: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
-    """Return a dynamic or differencing disk; bitmaps not given have all bits set."""
+    """Return a dynamic or differencing disk; bitmaps not given have all bits set.
+
+    ``below`` is the id of the parent and when it was modified; ``locators`` map platforms to paths.
+    """
     count = -(-size // block)
     table = [FREE] * count
     bitmap = -(-block // SECTOR // 8 // 512) * 512
-    at = (1536 + 4 * count + 511) // 512 * 512
+    places_at = (1536 + 4 * count + 511) // 512 * 512
+    at = places_at + 512 * len(locators or {})
     data = b""
     for number, content in blocks.items():
         table[number] = (at + len(data)) // 512
-        own = (bitmaps or {}).get(number, b"\xff" * max(block // SECTOR // 8, 1))
-        data += own.ljust(bitmap, b"\0") + content.ljust(block, b"\0")
-    header = b"cxsparse" + struct.pack(
-        ">QQIIII16sII", 2**64 - 1, 1536, 0x10000, count, block, 0, bytes(16), 0, 0
-    )
+        held = (bitmaps or {}).get(number, b"\xff" * max(block // SECTOR // 8, 1))
+        data += held.ljust(bitmap, b"\0") + content.ljust(block, b"\0")
+    header = b"cxsparse" + struct.pack(">QQIIII16sII", 2**64 - 1, 1536, 0x10000, count, block, 0, *below, 0)
     header += parent.encode("utf-16-be").ljust(512, b"\0")
+    for number, (platform, path) in enumerate((locators or {}).items()):
+        header += struct.pack(">4sIIIQ", platform, 512, len(path), 0, places_at + 512 * number)
     header = checksummed(header.ljust(1024, b"\0"), 36)
-    end = footer(size, kind)
-    entries = struct.pack(f">{count}I", *table).ljust(at - 1536, b"\xff")
+    end = footer(size, kind, own=own, created=created)
+    entries = struct.pack(f">{count}I", *table).ljust(places_at - 1536, b"\xff")
+    entries += b"".join(path.ljust(512, b"\0") for path in (locators or {}).values())
     return end + header + entries + data + (end[:511] if old else end)
 
 

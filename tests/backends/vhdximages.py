@@ -33,8 +33,8 @@ def signed(raw: bytes) -> bytes:
     return raw[:4] + struct.pack("<I", crc(raw)) + raw[8:]
 
 
-def header(sequence: int, *, log: bool = False) -> bytes:
-    raw = b"head" + struct.pack("<IQ", 0, sequence) + bytes(32) + (LOG_GUID if log else bytes(16))
+def header(sequence: int, *, log: bool = False, data: bytes = bytes(16)) -> bytes:
+    raw = b"head" + struct.pack("<IQ", 0, sequence) + bytes(16) + data + (LOG_GUID if log else bytes(16))
     return signed((raw + struct.pack("<HHIQ", 0, 1, LOG_SIZE, LOG_AT)).ljust(4096, b"\0"))
 
 
@@ -45,13 +45,21 @@ def regions(bat: int, bat_size: int, metadata: int) -> bytes:
     return signed(raw.ljust(64 * KIB, b"\0"))
 
 
-def locator(parent: str) -> bytes:
-    key, value = "relative_path".encode("utf-16-le"), parent.encode("utf-16-le")
-    raw = UUID("b04aefb7-d19e-4a81-b789-25b8e9445913").bytes_le + struct.pack("<HH", 0, 1)
-    return raw + struct.pack("<IIHH", 32, 32 + len(key), len(key), len(value)) + key + value
+def locator(keys: Mapping[str, str]) -> bytes:
+    at = 20 + 12 * len(keys)
+    entries, text = b"", b""
+    for key, value in keys.items():
+        name, content = key.encode("utf-16-le"), value.encode("utf-16-le")
+        entries += struct.pack("<IIHH", at, at + len(name), len(name), len(content))
+        text += name + content
+        at += len(name) + len(content)
+    kind = UUID("b04aefb7-d19e-4a81-b789-25b8e9445913").bytes_le
+    return kind + struct.pack("<HH", 0, len(keys)) + entries + text
 
 
-def metadata(size: int, block: int, sector: int, *, parent: str = "", fixed: bool = False) -> bytes:
+def metadata(
+    size: int, block: int, sector: int, *, parent: Mapping[str, str] | None = None, fixed: bool = False
+) -> bytes:
     items = [
         ("caa16737-fa36-4d43-b3b6-33f0aa44e76b", struct.pack("<II", block, fixed | bool(parent) << 1)),
         ("2fa54224-cd1b-4876-b211-5dbed83bf4b8", struct.pack("<Q", size)),
@@ -74,11 +82,17 @@ def compose(
     *,
     block: int = MIB,
     sector: int = 512,
-    parent: str = "",
+    parent: str | Mapping[str, str] = "",
     bitmaps: Mapping[int, bytes] | None = None,
     sequences: tuple[int, int] = (1, 2),
+    own: bytes = bytes(16),
 ) -> bytes:
-    """Return a disk; ``blocks`` maps numbers to (state, content), ``bitmaps`` chunks to their bitmaps."""
+    """Return a disk; ``blocks`` maps numbers to (state, content), ``bitmaps`` chunks to their bitmaps.
+
+    ``parent`` is the relative path of one, or all keys of its locator; ``own`` the id of the last change.
+    """
+    keys = {"relative_path": parent} if isinstance(parent, str) and parent else parent or {}
+    assert not isinstance(keys, str)
     ratio = (1 << 23) * sector // block
     count = -(-size // block)
     chunks = -(-count // ratio)
@@ -97,10 +111,10 @@ def compose(
         table[number + number // ratio] = entry
     image = bytearray(b"vhdxfile" + "composed".encode("utf-16-le")).ljust(3 * MIB, b"\0")
     for place, sequence in zip((64, 128), sequences, strict=True):
-        image[place * KIB : place * KIB + 4096] = header(sequence)
+        image[place * KIB : place * KIB + 4096] = header(sequence, data=own)
     for place in (192, 256):
         image[place * KIB : (place + 64) * KIB] = regions(3 * MIB, bat_size, 2 * MIB)
-    image[2 * MIB :] = metadata(size, block, sector, parent=parent)
+    image[2 * MIB :] = metadata(size, block, sector, parent=keys)
     return bytes(image) + struct.pack(f"<{len(table)}Q", *table).ljust(bat_size, b"\0") + data
 
 

@@ -23,6 +23,7 @@ from imgfs.model import (
     Media,
     Packed,
     Page,
+    State,
     TreeInfo,
     Volume,
     VolumeTable,
@@ -202,3 +203,15 @@ def test_failure_messages_of_any_bytes_are_an_error_or_a_lie(payload: bytes) -> 
 def test_no_class_outside_the_list_is_made() -> None:
     with pytest.raises(errors.WorkerLied):
         wire.decode_failure(wire.encode(wire.Failure("SystemExit", "x")))
+
+
+def test_further_disks_have_keys_that_may_stand_in_an_address() -> None:
+    def said(*states: State) -> wire.OpenReply:
+        return wire.OpenReply(opened=Media(layouts=(Inline(b"abc"),), states=states))
+
+    states = [State(f"{number}", "a") for number in range(limits.MAX_STATES + 1)]
+    check_opened(said(*states[1:]), [100])
+    wrong = (states, [*states[:2], states[1]], *([State(key, "a")] for key in ("", "1|x", "1:2", "1" * 17)))
+    for lie in wrong:
+        with pytest.raises(errors.WorkerLied):
+            check_opened(said(*lie), [100])
