@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), types and
-creators of Disk Copy 6 (NDIF), AFF standard, Android sparse format, RFC 1952 and RFC 8878.
+creators of Disk Copy 6 (NDIF), AFF standard, RFC 1952 and RFC 8878.
 """
 
 from __future__ import annotations
@@ -59,14 +59,6 @@ RECOGNISED: tuple[Backend, ...] = (
     ),
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
     row("bochs", "Bochs disk", Role.MEDIA, at(0, b"Bochs Virtual HD Image\0"), needs=_CONVERT),
-    row(
-        "simg",
-        "Android sparse image",
-        Role.MEDIA,
-        at(0, b"\x3a\xff\x26\xed"),
-        version=Version(4, "<HH"),
-        needs="convert it first: simg2img",
-    ),
     row("nrg", "Nero disc image", Role.MEDIA, at(-12, b"NER5"), at(-8, b"NERO")),
     row(
         "partclone",

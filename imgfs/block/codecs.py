@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.block.inflating import Parameters, deflate, ewf, zlib_stream
 from imgfs.block.pieces import Block
+from imgfs.block.shaping import repeat, sectors
 from imgfs.block.unpacking import bzip2, lz4, snappy, xz, zstd
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "snappy": snappy,
     "bzip2": bzip2,
     "xz": xz,
+    "sectors": sectors,
+    "repeat": repeat,
 }
 
 
