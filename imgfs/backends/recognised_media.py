@@ -59,7 +59,6 @@ RECOGNISED: tuple[Backend, ...] = (
     ),
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
     row("bochs", "Bochs disk", Role.MEDIA, at(0, b"Bochs Virtual HD Image\0"), needs=_CONVERT),
-    row("nrg", "Nero disc image", Role.MEDIA, at(-12, b"NER5"), at(-8, b"NERO")),
     row(
         "partclone",
         "partclone image",
