@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), types and
-creators of Disk Copy 6 (NDIF), AFF standard, RFC 1952 and RFC 8878.
+creators of Disk Copy 6 (NDIF), AFF standard, RFC 8878.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ RECOGNISED: tuple[Backend, ...] = (
         at(0, b"partclone-image\0"),
         needs="restore it first: partclone",
     ),
-    row("gzip", "gzip", Role.MEDIA, at(0, b"\x1f\x8b\x08"), suffix=(".gz",), needs=_UNPACK),
     row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_UNPACK),
-    row("xz", "xz", Role.MEDIA, at(0, b"\xfd7zXZ\0"), suffix=(".xz",), needs=_UNPACK),
     row("zstd", "Zstandard", Role.MEDIA, at(0, b"\x28\xb5\x2f\xfd"), suffix=(".zst",), needs=_UNPACK),
     row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_UNPACK),
 )

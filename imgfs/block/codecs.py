@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from imgfs.block.inflating import Parameters, deflate, ewf, zlib_stream
+from imgfs.block.inflating import Parameters, deflate, ewf, gzip_member, zlib_stream
 from imgfs.block.pieces import Block
 from imgfs.block.shaping import repeat, sectors
-from imgfs.block.unpacking import bzip2, lz4, snappy, xz, zstd
+from imgfs.block.unpacking import bzip2, lz4, snappy, xz, xz_block, zstd
 
 if TYPE_CHECKING:
     from imgfs.model import Codec
@@ -27,6 +27,8 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "snappy": snappy,
     "bzip2": bzip2,
     "xz": xz,
+    "xz-block": xz_block,
+    "gzip": gzip_member,
     "sectors": sectors,
     "repeat": repeat,
 }
