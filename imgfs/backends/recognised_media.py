@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: EWF2 (libewf documentation), types and
-creators of Disk Copy 6 (NDIF), AFF standard, RFC 8878.
+creators of Disk Copy 6 (NDIF), AFF standard.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from imgfs.backends import Backend
 
 _CONVERT = "convert it first: qemu-img convert -O raw"
-_UNPACK = "unpack it first"
+_REPACK = "unpack it first; xz -T0, bgzip and the seekable format of zstd can be read where they lie"
 
 
 RECOGNISED: tuple[Backend, ...] = (
@@ -66,7 +66,6 @@ RECOGNISED: tuple[Backend, ...] = (
         at(0, b"partclone-image\0"),
         needs="restore it first: partclone",
     ),
-    row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_UNPACK),
-    row("zstd", "Zstandard", Role.MEDIA, at(0, b"\x28\xb5\x2f\xfd"), suffix=(".zst",), needs=_UNPACK),
-    row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_UNPACK),
+    row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_REPACK),
+    row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_REPACK),
 )
