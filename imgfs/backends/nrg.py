@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._disc import PREGAP, Disc, Shape, Track, bcd
+from imgfs.backends._disc import Disc, Shape, Track, bcd
 from imgfs.errors import EvidenceError, Malformed, NotMine
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def open_nrg(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the 
     sessions = 0
     try:
         for name, body in _chunks(reader, at):
-            if name in (b"CUES", b"CUEX"):
-                starts |= _cue(body, wide=name == b"CUEX")
+            if name == b"CUEX":  # readers do not agree on what CUES, of version 1, counts in
+                starts |= _cue(body)
             elif name in _DAO:
                 sessions += 1
                 _at_once(disc, body, name, starts)
@@ -109,14 +109,10 @@ def _chunks(reader: Reader, at: int) -> Iterator[tuple[bytes, bytes]]:
     raise Malformed(f"more than {_MAX_CHUNKS} chunks")
 
 
-def _cue(body: bytes, *, wide: bool) -> dict[int, int]:
+def _cue(body: bytes) -> dict[int, int]:
     """Return the first sector of each track, by its number."""
     starts: dict[int, int] = {}
-    for at in range(0, len(body) - 7, 8):
-        _, number, index, _, sector = _CUE.unpack_from(body, at)
-        if not wide:  # minute, second and frame
-            _, minute, second, frame = (bcd(raw) for raw in body[at + 4 : at + 8])
-            sector = (minute * 60 + second) * 75 + frame - PREGAP
+    for _, number, index, _, sector in _CUE.iter_unpack(body[: len(body) // 8 * 8]):
         if bcd(index) == 1 and 1 <= bcd(number) <= _MAX_TRACKS:
             starts.setdefault(bcd(number), sector)
     return starts
@@ -129,9 +125,16 @@ def _at_once(disc: Disc, body: bytes, name: bytes, starts: dict[int, int]) -> No
         raise Malformed(f"a list of tracks of {len(body)} bytes")
     number = body[20]
     for at in range(_DAO_HEADER, len(body) - form.size + 1, form.size):
-        _, stride, mode, _, begin, end = form.unpack_from(body, at)
-        _add(disc, number, mode, stride, begin, end - begin, starts.get(number))
+        _, stride, mode, gap, begin, end = form.unpack_from(body, at)
+        start = starts.get(number)
+        if start is None and disc.tracks and stride and gap <= begin:
+            start = _end(disc) + (begin - gap) // stride
+        _add(disc, number, mode, stride, begin, end - begin, start)
         number += 1
+
+
+def _end(disc: Disc) -> int:
+    return disc.tracks[-1].start + disc.tracks[-1].sectors if disc.tracks else 0
 
 
 def _track_by_track(disc: Disc, body: bytes, name: bytes) -> None:
@@ -157,7 +160,7 @@ def _add(disc: Disc, number: int, mode: int, stride: int, begin: int, length: in
     if length < 0 or begin > limits.MAX_SIZE or length > limits.MAX_SIZE:
         raise Malformed(f"track {number} of {length} bytes at {begin}")
     if start is None or start < 0:
-        start = disc.tracks[-1].start + disc.tracks[-1].sectors if disc.tracks else 0
+        start = _end(disc)
     disc.tracks.append(
         Track(
             number=number,

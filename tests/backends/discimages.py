@@ -90,15 +90,17 @@ def nero(
         )
         chunks += struct.pack(">4sI", b"ETN2" if wide else b"ETNF", len(body)) + body
     else:
-        body = b""
+        last = tracks[-1] if tracks else (0, DATA, 0, 0, 0, 0)
+        points = [(0x41, 0, 0, -150)]  # lead-in, then the gap and the content of each track, lead-out
         for number, (mode, _, _, _, _, start) in enumerate(tracks, 1):
             control = 0x01 if mode in (7, 0x10) else 0x41
-            for index in (0, 1):
-                body += struct.pack(">BBBB", control, _bcd(number), index, 0)
-                if wide:
-                    body += struct.pack(">i", start - (150 if index == 0 else 0))
-                else:
-                    body += b"\0" + header(start if index else max(start - 150, -150), 1)[12:15]
+            points += [(control, _bcd(number), 0, max(start - 150, -150)), (control, _bcd(number), 1, start)]
+        points.append((0x41, 0xAA, 1, last[5] + (last[4] - last[3]) // last[1]))
+        body = b"".join(
+            struct.pack(">BBBB", control, number, index, 0)
+            + (struct.pack(">i", at) if wide else b"\0" + header(at, 1)[12:15])
+            for control, number, index, at in points
+        )
         chunks += struct.pack(">4sI", b"CUEX" if wide else b"CUES", len(body)) + body
         body = bytes(13) + b"\0\0\x01\x01" + bytes([len(tracks)])
         for mode, stride, gap, begin, end, _ in tracks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import subprocess
@@ -70,6 +71,36 @@ def test_data_on_both_sides_of_audio(wide) -> None:
     assert any(
         f"track 2 is audio, no part of the media: bytes [{cuts[1]}, {cuts[2]})" in n for n in claim.notes
     )
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_gaps_in_the_file_count(wide) -> None:
+    first, second = noise(20, 1), noise(10, 2)
+    raw = noise(150, 3) + first + noise(150, 4) + second
+    cuts = [DATA * sector for sector in (0, 150, 170, 320, 330)]
+    tracks = [(0, DATA, cuts[0], cuts[1], cuts[2], 0), (0, DATA, cuts[2], cuts[3], cuts[4], 170)]
+    image = nero(raw, tracks, wide=wide)
+    assert contents("nrg", {"d.nrg": image}, lost=b"?") == first + b"?" * (150 * DATA) + second
+
+
+@pytest.mark.skipif(shutil.which("cd-info") is None, reason="cd-info is missing")
+def test_tracks_lie_where_libcdio_says(tmp_path) -> None:
+    raw = sectors(noise(40), "MODE1/2352") + audio(20) + sectors(noise(30), "MODE1/2352", lba=60)
+    cuts = [0, 40 * 2352, 60 * 2352, 90 * 2352]
+    tracks = [
+        (0x05, 2352, cuts[0], cuts[0], cuts[1], 0),
+        (0x07, 2352, cuts[1], cuts[1], cuts[2], 40),
+        (0x05, 2352, cuts[2], cuts[2], cuts[3], 60),
+    ]
+    image = tmp_path / "d.nrg"
+    image.write_bytes(nero(raw, tracks))
+    said = subprocess.run(
+        ["cd-info", "--no-device-info", "-N", image], capture_output=True, text=True, check=False
+    )
+    table = [int(found[1]) for found in re.finditer(r"^ +\d+: [\d:]+ +(\d{6}) ", said.stdout, re.MULTILINE)]
+    assert table == [0, 40, 60]  # of the lead-out it makes a negative number
+    lost = [row[:2] for row in media("nrg", image).lost]
+    assert lost == [(table[1] * DATA, table[2] * DATA)]
 
 
 def test_what_is_described_and_not_there_is_lost() -> None:
