@@ -8,8 +8,8 @@ Sectors with a frame around their data (sync pattern, header, checksums, subchan
 sectors, out of which the daemon cuts the data: 330,000 runs of 2048 bytes read at a sixth of the speed when
 the file is not cached, because the file is wanted in one piece.
 
-Source: ECMA-130 (CD-ROM), section 14 and 22: the sector, its address and mode; ECMA-168 and the CD-ROM XA
-specification, section 4.3: the subheader of mode 2.
+Source: ECMA-130 (CD-ROM), section 14: the sector, its address and mode; System Description CD-ROM XA (Philips
+and Sony, 1991): the subheader of mode 2.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each sector starts with a sync pattern, its address and its mode; behind it may be its subchannel. Where the
 pattern ends for good, audio begins. A cue sheet knows better: name that, if there is one.
 
-Source: ECMA-130, section 14 and 22.
+Source: ECMA-130, section 14.
 """
 
 from __future__ import annotations
