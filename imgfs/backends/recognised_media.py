@@ -1,7 +1,7 @@
 """Containers that are named but not read.
 
 Source: signatures as the documentation of each format gives them: ADCRYPT (ad1-forensic), types and
-creators of Disk Copy 6 (NDIF), AFF standard, Android sparse format, RFC 1952 and RFC 8878.
+creators of Disk Copy 6 (NDIF), AFF standard.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from imgfs.backends import Backend
 
 _CONVERT = "convert it first: qemu-img convert -O raw"
-_UNPACK = "unpack it first"
+_REPACK = "unpack it first; xz -T0, bgzip and the seekable format of zstd can be read where they lie"
 
 
 RECOGNISED: tuple[Backend, ...] = (
@@ -46,24 +46,12 @@ RECOGNISED: tuple[Backend, ...] = (
     row("aff", "AFF", Role.MEDIA, at(0, b"AFF10\r\n\0"), needs="convert it first: affconvert -r"),
     row("bochs", "Bochs disk", Role.MEDIA, at(0, b"Bochs Virtual HD Image\0"), needs=_CONVERT),
     row(
-        "simg",
-        "Android sparse image",
-        Role.MEDIA,
-        at(0, b"\x3a\xff\x26\xed"),
-        version=Version(4, "<HH"),
-        needs="convert it first: simg2img",
-    ),
-    row("nrg", "Nero disc image", Role.MEDIA, at(-12, b"NER5"), at(-8, b"NERO")),
-    row(
         "partclone",
         "partclone image",
         Role.MEDIA,
         at(0, b"partclone-image\0"),
         needs="restore it first: partclone",
     ),
-    row("gzip", "gzip", Role.MEDIA, at(0, b"\x1f\x8b\x08"), suffix=(".gz",), needs=_UNPACK),
-    row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_UNPACK),
-    row("xz", "xz", Role.MEDIA, at(0, b"\xfd7zXZ\0"), suffix=(".xz",), needs=_UNPACK),
-    row("zstd", "Zstandard", Role.MEDIA, at(0, b"\x28\xb5\x2f\xfd"), suffix=(".zst",), needs=_UNPACK),
-    row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_UNPACK),
+    row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_REPACK),
+    row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_REPACK),
 )

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from imgfs.block.expert import ewf, ewf2
-from imgfs.block.inflating import Parameters, deflate, zlib_stream
+from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
 from imgfs.block.pieces import Block
-from imgfs.block.unpacking import bzip2, lz4, snappy, xz, zstd
+from imgfs.block.shaping import repeat, sectors
+from imgfs.block.unpacking import bzip2, lz4, snappy, xz, xz_block, zstd
 
 if TYPE_CHECKING:
     from imgfs.model import Codec
@@ -28,6 +29,10 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "snappy": snappy,
     "bzip2": bzip2,
     "xz": xz,
+    "xz-block": xz_block,
+    "gzip": gzip_member,
+    "sectors": sectors,
+    "repeat": repeat,
 }
 
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from imgfs.block.pieces import Block
 
 try:
-    from deflate import DeflateError, deflate_decompress, zlib_decompress
+    from deflate import DeflateError, deflate_decompress, gzip_decompress, zlib_decompress
 except ImportError:  # no wheel for this machine: slower, same results
     from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
 
-    zlib_decompress = deflate_decompress = None  # type: ignore[assignment]
+    zlib_decompress = deflate_decompress = gzip_decompress = None  # type: ignore[assignment]
 
 Parameters = Mapping[str, int | bytes | str]
 
@@ -54,6 +54,23 @@ def zlib_stream(stored: memoryview, coded: bool, length: int, parameters: Parame
             if len(data) == length:
                 return data
     return _inflated(zlib.decompressobj(), stored, length, sizes(length, parameters), ends=True)
+
+
+def gzip_member(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Inflate a member of a gzip file (RFC 1952), its CRC-32 compared; bytes behind its end are ignored.
+
+    Raises:
+        BadUnit: it does not decode to ``length`` bytes, or its checksum differs.
+    """
+    if gzip_decompress is not None:
+        try:
+            data: Block = gzip_decompress(stored, length)
+        except DeflateError:
+            pass  # zlib says what is wrong
+        else:
+            if len(data) == length:
+                return data
+    return _inflated(zlib.decompressobj(16 + zlib.MAX_WBITS), stored, length, {length}, ends=True)
 
 
 def deflate(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001

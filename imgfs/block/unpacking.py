@@ -9,6 +9,7 @@ import bz2
 import importlib
 import lzma
 import threading
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LIBRARIES: Final = ("zstandard", "lz4.block", "cramjam")
 _XZ_MEMORY: Final = 80 * limits.MIB  # the largest dictionary a preset of xz has is 64 MiB; Apple writes 8
+_XZ_MAGIC: Final = b"\xfd7zXZ\0"
 _libraries = threading.local()  # a decoder of zstandard serves one thread at a time
 _WINDOW: Final = limits.MAX_UNIT  # bytes of a window: none needs more than the largest unit
 
@@ -124,6 +126,48 @@ def xz(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> 
         BadUnit: it does not decode to exactly ``length`` bytes, or needs more memory.
     """
     return _streamed(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), stored, length)
+
+
+def xz_block(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
+    """Decode one block of an xz file, its checksum compared. Parameter ``check``: the kind of that.
+
+    The block is made a stream of its own: a head, an index that names it alone, and a footer. An index counts
+    a block without its padding, which cannot be told from the data ahead of it: a unit goes on behind its
+    block, whose length is a multiple of four, for as many bytes as that has padding.
+
+    Source: The .xz File Format, version 1.2.1, 2.1.
+
+    Raises:
+        BadUnit: it does not decode to exactly ``length`` bytes, or needs more memory.
+    """
+    check = parameters.get("check")
+    if not isinstance(check, int) or not 0 <= check < 16:
+        raise BadUnit("an xz block with a checksum of no kind")
+    if len(stored) < 8:
+        raise BadUnit(f"an xz block of {len(stored)} bytes")
+    flags = bytes((0, check))
+    padding = len(stored) % 4
+    block = stored[: len(stored) - padding]
+    index = b"\0\1" + _multibyte(len(block) - padding) + _multibyte(length)
+    index += bytes(-len(index) % 4)
+    index += _crc32(index)
+    end = (len(index) // 4 - 1).to_bytes(4, "little") + flags
+    parts = (_XZ_MAGIC, flags, _crc32(flags), block, index, _crc32(end), end, b"YZ")
+    return xz(memoryview(b"".join(parts)), coded, length, parameters)
+
+
+def _multibyte(number: int) -> bytes:
+    """Return a number in bytes of seven bits, the lowest first."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _crc32(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
 
 
 def _streamed(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, stored: memoryview, length: int) -> Block:
