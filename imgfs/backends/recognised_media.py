@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imgfs.backends import Role, _encrcdsa
-from imgfs.backends._recognised import Version, at, row
+from imgfs.backends._recognised import at, row
 
 if TYPE_CHECKING:
     from imgfs.backends import Backend
