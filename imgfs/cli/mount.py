@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,8 @@ def start(config: Config, *, foreground: bool = False) -> None:
     # -P: the current folder may be the evidence's, and must not be a place modules come from
     command = [sys.executable, "-P", "-m", "imgfs.daemon", str(writer)]
     daemon = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writer,), env=environment)  # noqa: S603
+    if foreground:  # the terminal's Ctrl-C reaches the daemon, too: it unmounts, and its exit code is ours
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.close(writer)
     assert daemon.stdin is not None  # noqa: S101  # PIPE
     daemon.stdin.write(config.dump())
@@ -123,14 +126,4 @@ def start(config: Config, *, foreground: bool = False) -> None:
         failure.exit_code = int(answer["exit"])  # type: ignore[misc]  # the daemon's own code
         raise failure
     if foreground:
-        _stay(daemon)
-
-
-def _stay(daemon: subprocess.Popen[bytes]) -> None:
-    """Wait for the daemon; the terminal's Ctrl-C reaches it too, and it unmounts."""
-    while True:
-        try:
-            code = daemon.wait()
-        except KeyboardInterrupt:
-            continue
-        sys.exit(code)
+        sys.exit(daemon.wait())
