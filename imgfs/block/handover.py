@@ -27,6 +27,7 @@ _SPARES: Final = 8  # blocks kept for reuse
 _UNSHARED: Final = 2  # what getrefcount says of an object with one name: that and its argument
 _LETHAL_SECONDS: Final = 60.0  # what ended a decoder is not decoded again so soon: it may have been killed
 _LETHAL_KEPT: Final = 10_000
+_KILLED_AT_MOST: Final = 8  # times that a suspect is tried again because somebody else killed its decoder
 
 
 class Slot(Protocol):
@@ -53,6 +54,9 @@ class Slot(Protocol):
         Raises:
             WorkerError: the decoder did not survive it.
         """
+
+    async def killed(self) -> bool:
+        """Say whether the decoder was ended by somebody else: what it decoded is not to blame."""
 
     def give(self) -> None:
         """Let somebody else have the slot."""
@@ -121,20 +125,28 @@ class Handover:
     async def suspects(self, units: Iterable[StoredUnit]) -> None:
         """Decode units of a strip that ended decoders, each alone, and remember those that do it again."""
         for unit in units:
-            try:
-                slot = await self._decoders.take()
-            except WorkerError:
-                self._remember(unit)  # not proven, but the daemon is not the place to find out
-                continue
-            try:
-                stored = unit.pieces[0]
-                assert isinstance(stored, Stored)  # noqa: S101  # what made it part of a strip
-                await self._fill(stored, slot)
-                await slot.decode(unit.codec, [0], [stored.length], [unit.coded], [unit.length])
-            except WorkerError:
+            for _ in range(_KILLED_AT_MOST):
+                if (guilty := await self._guilty(unit)) is not None:
+                    break
+            if guilty is not False:  # not proven, perhaps, but the daemon is not the place to find out
                 self._remember(unit)
-            finally:
-                slot.give()
+
+    async def _guilty(self, unit: StoredUnit) -> bool | None:
+        """Say whether a unit ends its decoder; None: somebody else did."""
+        try:
+            slot = await self._decoders.take()
+        except WorkerError:
+            return True
+        try:
+            stored = unit.pieces[0]
+            assert isinstance(stored, Stored)  # noqa: S101  # what made it part of a strip
+            await self._fill(stored, slot)
+            await slot.decode(unit.codec, [0], [stored.length], [unit.coded], [unit.length])
+        except WorkerError:
+            return None if await slot.killed() else True
+        finally:
+            slot.give()
+        return False
 
     def _remember(self, unit: StoredUnit) -> None:
         self._lethal[unit.key] = trio.current_time()

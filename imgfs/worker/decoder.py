@@ -70,6 +70,10 @@ class Slot:
         )
         return await self._decoder.ask(request)
 
+    async def killed(self) -> bool:
+        """Say whether the decoder died by a signal that neither it nor the daemon sent."""
+        return await self._decoder.killed()
+
     def give(self) -> None:
         """Let somebody else have it."""
         self._decoder.give(self._number)
@@ -177,6 +181,14 @@ class Decoder:
         finally:
             self.close(why)
             await self._buried()
+
+    async def killed(self) -> bool:
+        """Say whether somebody else killed the process: its memory is bounded, so no image can make it so."""
+        with trio.move_on_after(END_DEADLINE):
+            await self._end.seen.wait()
+        status = self._end.status
+        died = type(self.gone) is WorkerDied  # and was not ended by us, for being late or a liar
+        return died and status is not None and os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
     async def _buried(self) -> None:
         """Wait until the process is gone and say how it ended, unless we ended it."""
