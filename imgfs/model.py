@@ -199,6 +199,46 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     which: int = 0
 
 
+class Striped(msgspec.Struct, frozen=True, kw_only=True, tag="striped"):
+    """Chunks dealt out to members in a pattern that repeats, some of them to be computed from others.
+
+    Chunk i of the stream, ``chunk`` bytes, is number c = i % period of round r = i // period. Its terms are
+    [ends[c - 1], ends[c]): one term is bytes [base + r * stride, + chunk) of lowers[which], several are added
+    in GF(2^8) of the polynomial 0x11D, each byte multiplied by its factor: the parity of RAID 5 has factors
+    of 1, Q of RAID 6 and what is solved from it others. No term: LOST. One term of factor 1 is stored bytes.
+    The last chunk may be shorter; of its terms as much is used.
+
+    Shapes:
+        ends  uint32[period]: ascending
+        which uint16[t], base int64[t], factor uint8[t]: of all terms, t = ends[-1]
+    """
+
+    size: int
+    chunk: int
+    stride: int
+    ends: bytes
+    which: bytes
+    base: bytes
+    factor: bytes
+
+
+class Enciphered(msgspec.Struct, frozen=True, kw_only=True, tag="enciphered"):
+    """Sectors of ciphertext as long as their plaintext: byte i of the stream is stored at base + i.
+
+    ``codec`` names a cipher (see ``block.ciphers``) with its key; sector k of the stream has the number
+    ``first`` + k * ``step`` for the cipher. Units: ``size``, ``sector`` and ``base`` bytes. ``which`` counts as in
+    Linear. What is not encrypted, or elsewhere, is laid over this by a Linear.
+    """
+
+    size: int
+    sector: int
+    codec: Codec
+    first: int = 0
+    step: int = 1
+    base: int = 0
+    which: int = 0
+
+
 class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     """Bytes only the worker can produce, through its ``read`` verb. ``why`` is counted and shown."""
 
@@ -206,7 +246,7 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     why: str = ""
 
 
-Layout = Inline | Linear | Chunked | Packed | Foreign
+Layout = Inline | Linear | Chunked | Packed | Striped | Enciphered | Foreign
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -277,6 +317,21 @@ def beneath(name: str) -> bool:
     return len(parts) <= _DEEPEST and all(map(plain, parts))
 
 
+class Secret(msgspec.Struct, frozen=True, array_like=True):
+    """A key the analyst gave, on its way to the one worker that may use it.
+
+    ``kind`` is that of the key file: password, recovery, keyfile (``value`` holds the file's bytes), volume-key,
+    clear.
+    """
+
+    kind: str
+    value: bytes
+
+    def __repr__(self) -> str:
+        """Return what may be logged."""
+        return f"Secret({self.kind})"
+
+
 # --- media and volumes ------------------------------------------------------------------------------
 class SlotKind(IntEnum):
     """What a slot of a volume system is."""
@@ -287,7 +342,11 @@ class SlotKind(IntEnum):
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of a media. Units: bytes, half-open. ``type_id`` is the table's own word for the type."""
+    """A range of a media. Units: bytes, half-open. ``type_id`` is the table's own word for the type.
+
+    ``layout`` >= 0: the volume is not a range, its bytes are that one of the table's layouts; then ``start``
+    is 0 and ``stop`` the size of that layout. ``created_ns``: when a snapshot was taken, as in ``Attr``.
+    """
 
     slot: int
     kind: SlotKind
@@ -298,10 +357,25 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     unique_id: str = ""
     label: str = ""
     flags: int = 0
+    layout: int = -1
+    created_ns: int | None = None
+
+
+class Protector(msgspec.Struct, frozen=True, array_like=True):
+    """What can open a locked volume: its slot, its kind (as the keys of a key file), its id, what trying costs."""
+
+    slot: str
+    kind: str
+    id: str = ""
+    cost: str = ""
 
 
 class VolumeTable(msgspec.Struct, frozen=True, kw_only=True, tag="volumes", tag_field="_"):
-    """A parsed table. Units: ``sector`` bytes."""
+    """A parsed table. Units: ``sector`` bytes.
+
+    ``layouts`` count tickets and each other as those of a Media do, and share its memory file; volumes name
+    the ones they are. ``version`` is the format's own, ``protectors`` what can unlock it.
+    """
 
     scheme: str
     sector: int
@@ -309,6 +383,9 @@ class VolumeTable(msgspec.Struct, frozen=True, kw_only=True, tag="volumes", tag_
     uuid: str = ""
     label: str = ""
     notes: tuple[str, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+    version: str = ""
+    protectors: tuple[Protector, ...] = ()
 
 
 class State(msgspec.Struct, frozen=True, array_like=True):

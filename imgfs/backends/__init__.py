@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from imgfs.model import Attr, FilesInfo, Layout, Media, Page, VolumeTable
+    from imgfs.model import Attr, FilesInfo, Layout, Media, Page, Secret, VolumeTable
 
 
 class Role(IntEnum):
@@ -74,7 +74,8 @@ class Options:
     """What the analyst overrules. ``tz`` is an IANA name for file systems that store local time.
 
     ``base`` is where the source starts on its media: disklabels count from the start of the disk. ``state``
-    is the key of one of the ``Media.states`` a container named: then that one is its media.
+    is the key of one of the ``Media.states`` a container named: then that one is its media. ``keys`` are the
+    analyst's that may fit. ``final``: no further member of a set will come, what can be read without them is.
 
     Units: ``sector`` bytes, 0: find out; ``base`` bytes.
     """
@@ -84,6 +85,8 @@ class Options:
     codepage: str = "cp437"
     base: int = 0
     state: str = ""
+    keys: tuple[Secret, ...] = ()
+    final: bool = False
 
     @property
     def sectors(self) -> tuple[int, ...]:
@@ -152,6 +155,8 @@ class Backend:
     exclusive: bool = True
     by_name: str = ""  # regular expression on the host file's name: formats without magic
     by_trial: bool = False  # no magic: tried last, in a worker
+    keys: tuple[str, ...] = ()  # kinds of keys it can use: asked without any first, answers NeedKey
+    by_key: bool = False  # no magic: tried last, and only with a key that fits
     siblings: Callable[[str], str] | None = None
     kin: str = ""
     imports: tuple[str, ...] = ()

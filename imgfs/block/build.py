@@ -68,6 +68,8 @@ def build(
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)
                 sources.append(ForeignSource(size, foreign))
+            case _:
+                raise Malformed(f"a layout of kind {type(layout).__name__}", spec=spec)
     return sources[-1]
 
 

@@ -78,6 +78,10 @@ def of_layout(layouts: tuple[Layout, ...]) -> dict[str, bytes]:
             return {"runs": b"decoded: " + last.why.encode()}
         case Chunked() | Packed():
             return {"runs": b"units of %d" % last.unit}
+        case Striped():
+            return {"runs": b"stripes of %d" % last.chunk}
+        case Enciphered():
+            return {"runs": b"sectors of %d, encrypted" % last.sector}
         case Linear():
             return {"runs": _join(_runs(last)), "lost": _join(_lost(last))}
 

@@ -122,6 +122,8 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
             case Foreign():
                 if len(layout.why) > NAME_MAX:
                     raise WorkerLied("foreign layout with a reason too long")
+            case _:
+                raise WorkerLied(f"a layout of kind {type(layout).__name__}")
         if not 0 <= layout.size <= limits.MAX_SIZE:
             raise WorkerLied(f"layout of {layout.size} bytes")
         lowers.append(layout.size)
