@@ -6,7 +6,19 @@ from array import array
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from imgfs.model import HOLE, LOST, Attr, Chunked, Foreign, Inline, Kind, Linear, Packed
+from imgfs.model import (
+    HOLE,
+    LOST,
+    Attr,
+    Chunked,
+    Enciphered,
+    Foreign,
+    Inline,
+    Kind,
+    Linear,
+    Packed,
+    Striped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
