@@ -226,7 +226,7 @@ class Enciphered(msgspec.Struct, frozen=True, kw_only=True, tag="enciphered"):
     """Sectors of ciphertext as long as their plaintext: byte i of the stream is stored at base + i.
 
     ``codec`` names a cipher (see ``block.ciphers``) with its key; sector k of the stream has the number
-    ``first`` + k * ``step`` for the cipher. Units: ``size``, ``sector`` and ``base`` bytes. ``which`` counts as in
+    ``first`` + k * ``step`` for the cipher. Units: ``size``, ``sector``, ``base`` bytes. ``which`` counts as in
     Linear. What is not encrypted, or elsewhere, is laid over this by a Linear.
     """
 
@@ -320,8 +320,8 @@ def beneath(name: str) -> bool:
 class Secret(msgspec.Struct, frozen=True, array_like=True):
     """A key the analyst gave, on its way to the one worker that may use it.
 
-    ``kind`` is that of the key file: password, recovery, keyfile (``value`` holds the file's bytes), volume-key,
-    clear.
+    ``kind`` is that of the key file: password, recovery, keyfile (``value`` holds the file's bytes),
+    volume-key, clear.
     """
 
     kind: str
@@ -362,7 +362,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Protector(msgspec.Struct, frozen=True, array_like=True):
-    """What can open a locked volume: its slot, its kind (as the keys of a key file), its id, what trying costs."""
+    """What can open a locked volume: slot, kind (as the keys of a key file), id, what trying costs."""
 
     slot: str
     kind: str
