@@ -226,8 +226,8 @@ class Enciphered(msgspec.Struct, frozen=True, kw_only=True, tag="enciphered"):
     """Sectors of ciphertext as long as their plaintext: byte i of the stream is stored at base + i.
 
     ``codec`` names a cipher (see ``block.ciphers``) with its key; sector k of the stream has the number
-    ``first`` + k * ``step`` for the cipher. Units: ``size``, ``sector``, ``base`` bytes. ``which`` counts as in
-    Linear. What is not encrypted, or elsewhere, is laid over this by a Linear.
+    ``first`` + k * ``step`` for the cipher. Units: ``size``, ``sector``, ``base`` bytes. ``which`` is as in
+    Linear. What is not encrypted, or lies elsewhere, is laid over this by a Linear.
     """
 
     size: int
