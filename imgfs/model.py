@@ -177,11 +177,12 @@ class Secret(msgspec.Struct, frozen=True, array_like=True):
     """A key the analyst gave, on its way to the one worker that may use it.
 
     ``kind`` is that of the key file: password, recovery, keyfile (``value`` holds the file's bytes),
-    volume-key, clear.
+    volume-key (the bytes of the key), clear. ``pim`` is VeraCrypt's, 0: none was given.
     """
 
     kind: str
     value: bytes
+    pim: int = 0
 
     def __repr__(self) -> str:
         """Return what may be logged."""
