@@ -61,9 +61,9 @@ def pbkdf2(name: str, secret: bytes, salt: bytes, rounds: int, length: int) -> b
 
 
 def argon2(
-    kind: str, secret: bytes, salt: bytes, *, time: int, memory: int, lanes: int, length: int
+    kind: str, secret: bytes, salt: bytes, *, time: int, memory: int, lanes: int, length: int, threads: int
 ) -> bytes:
-    """Return a key of ``length`` bytes; ``memory`` KiB, lanes one after the other: a worker has no threads.
+    """Return a key of ``length`` bytes; ``memory`` KiB, so many lanes at a time as there may be threads.
 
     Raises:
         Malformed: the parameters are none, or ask for more than is allowed here.
@@ -99,7 +99,7 @@ def argon2(
             "t_cost": time,
             "m_cost": memory,
             "lanes": lanes,
-            "threads": 1,
+            "threads": min(lanes, max(threads, 1)),
             "allocate_cbk": ffi.NULL,
             "free_cbk": ffi.NULL,
             "flags": lib.ARGON2_DEFAULT_FLAGS,

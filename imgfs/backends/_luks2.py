@@ -19,6 +19,8 @@ from imgfs.errors import EvidenceError, Malformed, NeedKey, NotMine, NotSupporte
 from imgfs.model import Enciphered, Linear, Protector, SlotKind, Volume, VolumeTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgfs.backends import Options, Reader
     from imgfs.model import Layout
 
@@ -107,7 +109,7 @@ def open_2(reader: Reader, options: Options) -> VolumeTable:
 def _opened(reader: Reader, options: Options, copy: Copy, said: list[str]) -> VolumeTable:
     area = copy.area
     segments = _segments(area, said)
-    slots = _slots(area)
+    slots = _slots(area, options.threads)
     digests = list(area.get("digests", {}).values())[:_SLOTS_MOST]
     protectors = [Protector(str(s.number), "password|keyfile", "", s.cost) for s in slots]
     protectors += [
@@ -179,7 +181,7 @@ def _segments(area: dict[str, Any], said: list[str]) -> list[dict[str, Any]]:
     return shown
 
 
-def _slots(area: dict[str, Any]) -> list[Slot]:
+def _slots(area: dict[str, Any], threads: int) -> list[Slot]:
     """Return the slots that a passphrase may open, those preferred first."""
     slots = []
     for number, row in list(area["keyslots"].items())[:_SLOTS_MOST]:
@@ -198,7 +200,7 @@ def _slots(area: dict[str, Any]) -> list[Slot]:
                     digest=str(splitter["hash"]),
                     cipher=str(place["encryption"]),
                     area_key=int(place["key_size"]),
-                    derive=_derive(kdf, salt, int(place["key_size"])),
+                    derive=_derive(kdf, salt, int(place["key_size"]), threads),
                     cost=_cost(kdf),
                     memory=int(kdf.get("memory", 0)),
                 ),
@@ -207,7 +209,7 @@ def _slots(area: dict[str, Any]) -> list[Slot]:
     return [slot for _, slot in sorted(slots, key=lambda pair: (pair[0], pair[1].number))]
 
 
-def _derive(kdf: dict[str, Any], salt: bytes, length: int) -> Any:
+def _derive(kdf: dict[str, Any], salt: bytes, length: int, threads: int) -> Callable[[bytes], bytes]:
     def derive(secret: bytes) -> bytes:
         from imgfs.backends import _kdf
 
@@ -221,6 +223,7 @@ def _derive(kdf: dict[str, Any], salt: bytes, length: int) -> Any:
             memory=int(kdf["memory"]),
             lanes=int(kdf["cpus"]),
             length=length,
+            threads=threads,
         )
 
     return derive
