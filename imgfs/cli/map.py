@@ -39,9 +39,9 @@ def map_(
 ) -> None:
     """Mount on MOUNTPOINT the last device of TABLE, a file of lines as dmsetup table prints them.
 
-    A line is [NAME:] START LENGTH TARGET ARGUMENTS in sectors of 512 bytes. Devices are files beside TABLE, or
-    the names of devices that earlier lines define. Targets: linear, striped, zero, error, crypt, snapshot, thin,
-    raid.
+    A line is [NAME:] START LENGTH TARGET ARGUMENTS in sectors of 512 bytes. Devices are files beside TABLE,
+    or the names of devices that earlier lines define. Targets: linear, striped, zero, error, crypt, snapshot,
+    thin, raid.
     `imgfs info --dm` prints such tables.
     """
     path = image_path(table)
