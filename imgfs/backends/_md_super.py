@@ -29,6 +29,7 @@ _MOST: Final = 1920  # members that a superblock of 4 KiB can name
 BITMAP, RECOVERY, RESHAPE, BAD_BLOCKS, REPLACEMENT, BACKWARDS, NEW_OFFSET = (1 << bit for bit in range(7))
 JOURNAL, PARTIAL = 1 << 9, 1 << 10
 SPARE, FAULTY, JOURNALED = 0xFFFF, 0xFFFE, 0xFFFD
+_BAD_SECTORS: Final = 128  # of its log: mdadm reserves 8
 _ROLES: Final = 0xFF00
 IN_SYNC: Final = -1
 
@@ -53,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reshape:
-    """A change of shape under way: array bytes before ``position`` have the one shape, the others the other."""
+    """A change of shape under way: the array's bytes before ``position`` have one, the others the other."""
 
     shape: Shape  # the new one
     position: int
@@ -62,11 +63,11 @@ class Reshape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Super:
-    """A superblock, checked. Units: bytes; ``size`` of the part of a member that the array uses, 0: all of it.
+    """A superblock, checked. Units: bytes; ``size`` of the part of a member that is used, 0: all of it.
 
     ``start`` and ``length`` are the data area of this member. ``number`` is the member's own, ``roles`` say
-    which place every number has: an index, or SPARE, FAULTY, JOURNALED. ``resynced`` and ``recovered``: parity,
-    or this member, is right up to there; IN_SYNC: everywhere.
+    which place every number has: an index, or SPARE, FAULTY, JOURNALED. ``resynced`` and ``recovered``:
+    parity, or this member, is right up to there; IN_SYNC: everywhere.
     """
 
     version: str
@@ -105,9 +106,14 @@ def read_super(reader: Reader) -> Super:
     """
     found: list[Super] = []
     damage: list[str] = []
-    for at in (4096, 0, (reader.size - 8192) // 4096 * 4096):
-        _look(found, damage, reader, at, _one)
-    _look(found, damage, reader, (reader.size - _OLD) // _OLD * _OLD, _old)
+    places = [(_one, 4096), (_one, 0), (_one, (reader.size - 8192) // 4096 * 4096)]
+    for parse, at in [*places, (_old, (reader.size - _OLD) // _OLD * _OLD)]:
+        try:
+            found.append(parse(reader, at))
+        except NotMine:
+            continue
+        except EvidenceError as why:
+            damage.append(str(why))
     if not found:
         if damage:
             raise Malformed("; ".join(damage))
@@ -115,24 +121,16 @@ def read_super(reader: Reader) -> Super:
     return max(found, key=lambda block: block.updated)
 
 
-def _look(found: list[Super], damage: list[str], reader: Reader, at: int, parse: object) -> None:
-    assert callable(parse)  # noqa: S101
-    try:
-        found.append(parse(reader, at))
-    except NotMine:
-        return
-    except EvidenceError as why:
-        damage.append(str(why))
-
-
 def _one(reader: Reader, at: int) -> Super:
     """Return a superblock of version 1 at a place."""
     if at < 0 or at + 4096 > reader.size:
         raise NotMine("md")
     raw = reader.read(at, 4096)
-    (magic, major, features, _, uuid, name, ctime, level, layout, size, chunk, members, _bitmap, new_level,
-     position, delta, new_layout, new_chunk, new_offset, data_at, data_size, super_at, recovered, number, _,
-     _device, _flags, shift, bad_size, bad_at, utime, events, resynced, total, most) = _ONE.unpack_from(raw)  # fmt: skip
+    (
+        magic, major, features, _, uuid, name, ctime, level, layout, size, chunk, members, _bitmap,
+        new_level, position, delta, new_layout, new_chunk, new_offset, data_at, data_size, super_at,
+        recovered, number, _, _device, _flags, shift, bad_size, bad_at, utime, events, resynced, total, most,
+    ) = _ONE.unpack_from(raw)  # fmt: skip
     if magic != _MAGIC or major != 1:
         raise NotMine("md")
     if super_at * SECTOR != at:
@@ -262,7 +260,7 @@ def _colons(digits: str) -> str:
 
 def _folded(raw: bytes, order: str) -> int:
     """Return the sum of all words, the carries added."""
-    total = sum(struct.unpack(f"{order}{len(raw) // 4}I", raw))
+    total: int = sum(struct.unpack(f"{order}{len(raw) // 4}I", raw))
     return (total & 0xFFFF_FFFF) + (total >> 32) & 0xFFFF_FFFF
 
 
@@ -272,7 +270,7 @@ def _bad(reader: Reader, at: int, sectors: int, shift: int) -> tuple[tuple[int, 
     Raises:
         Malformed: it does not lie on the member.
     """
-    if not 0 <= at <= at + sectors * SECTOR <= reader.size or sectors > 1024 or shift > 16:
+    if not 0 <= at <= at + sectors * SECTOR <= reader.size or sectors > _BAD_SECTORS or shift > 16:
         raise Malformed(f"a log of bad blocks of {sectors} sectors at {at}")
     found = []
     for (entry,) in struct.iter_unpack("<Q", reader.read(at, sectors * SECTOR)):
@@ -281,7 +279,13 @@ def _bad(reader: Reader, at: int, sectors: int, shift: int) -> tuple[tuple[int, 
         first, count = entry >> 10 << shift, (entry & 0x3FF) << shift
         if count and (first + count) * SECTOR <= MAX_SIZE:
             found.append((first * SECTOR, (first + count) * SECTOR))
-    return tuple(sorted(found))
+    apart: list[tuple[int, int]] = []
+    for start, stop in sorted(found):
+        if apart and start <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(stop, apart[-1][1]))
+        else:
+            apart.append((start, stop))
+    return tuple(apart)
 
 
 def _within_a_slot(reader: Reader, at: int) -> bool:
@@ -301,9 +305,8 @@ def _within_a_slot(reader: Reader, at: int) -> bool:
             table, count, step = struct.unpack_from("<QII", header, 72)
             if step == 128 and count <= 1024:
                 rows = reader.read(table * SECTOR, count * step)
-                for row in range(0, len(rows), step):
-                    if any(rows[row : row + 16]):
-                        ends.append((struct.unpack_from("<Q", rows, row + 40)[0] + 1) * SECTOR)
+                used = [row for row in range(0, len(rows), step) if any(rows[row : row + 16])]
+                ends += [(struct.unpack_from("<Q", rows, row + 40)[0] + 1) * SECTOR for row in used]
     except EvidenceError:
         return False
-    return any(end > at for end in ends)
+    return max(ends, default=0) > at

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role
+from imgfs.backends._md_copies import copied
 from imgfs.backends._md_layouts import (
     Area,
     Plan,
     ambiguous,
     concatenated,
-    copied,
     mirrored,
     protected,
     striped,
@@ -42,10 +42,12 @@ from imgfs.limits import MAX_SIZE
 from imgfs.model import SlotKind, Volume, VolumeTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imgfs.backends import Options, Reader
     from imgfs.backends._md_super import Shape, Super
 
-_LINEAR, _MULTIPATH = -1, -4
+_LINEAR: Final = -1
 _PARITY: Final = (4, 5, 6)
 _CHUNKED: Final = (0, *_PARITY, 10)
 _BEHIND: Final = 1  # events: the members of one update are not written at once
@@ -181,16 +183,17 @@ def _assembled(plan: Plan, chosen: dict[int, Member], head: Super) -> list[tuple
     shape = head.shape
     if head.reshape is None:
         areas = _areas(plan, chosen, shape, head)
-        if shape.level == 0 and len(areas) == shape.members and ambiguous(areas, shape):
-            if shape.layout not in (_ORIGINAL, _ALTERNATE):
-                plan.notes.append(
-                    "its members differ in size and its layout is not said: it is given as Linux before 3.14 "
-                    "reads it (original) and as later ones do (alternate)"
-                )
-                return [
-                    (striped(plan, areas, shape, original=original), f"-{name}")
-                    for name, original in (("original", True), ("alternate", False))
-                ]
+        if shape.level == _LINEAR:
+            return concatenated(plan, areas, shape)
+        if shape.level == 0 and shape.layout not in (_ORIGINAL, _ALTERNATE) and ambiguous(areas, shape):
+            plan.notes.append(
+                "its members differ in size and its layout is not said: it is given as Linux before 3.14 "
+                "reads it (original) and as later ones do (alternate)"
+            )
+            return [
+                (striped(plan, areas, shape, original=original), f"-{name}")
+                for name, original in (("original", True), ("alternate", False))
+            ]
         return [(_source(plan, areas, shape, head), "")]
     new = head.reshape.shape
     before = _source(plan, _areas(plan, chosen, shape, head), shape, head)
@@ -240,13 +243,11 @@ def _areas(
 def _source(plan: Plan, areas: dict[int, Area], shape: Shape, head: Super) -> int:
     """Return the source of the whole array in one shape."""
     match shape.level:
-        case -1:
-            return concatenated(plan, areas, shape)
         case 0:
             return striped(plan, areas, shape, original=shape.layout == _ORIGINAL)
         case 1 | -4:
             size = head.size or min([area.length for area in areas.values()], default=0)
-            return mirrored(plan, areas, size)
+            return mirrored(plan, areas, shape, size)
         case 4 | 5 | 6:
             return protected(plan, areas, shape, head.size, head.resynced)
         case 10:
@@ -295,8 +296,8 @@ def _name(head: Super) -> str:
     return head.name.rpartition(":")[2] or head.name
 
 
-def _listed(words: object) -> str:
-    shown = [str(word) for word in words]  # type: ignore[attr-defined]
+def _listed(words: Iterable[str]) -> str:
+    shown = list(words)
     more = f" and {len(shown) - _SAID} more" if len(shown) > _SAID else ""
     return ", ".join(shown[:_SAID]) + more
 
@@ -308,6 +309,6 @@ BACKEND = Backend(
     rank=5,  # before the tables and file systems that the first member of some levels seems to hold
     signatures=SIGNATURES,
     open=open_md,
-    supports="superblocks 0.90 to 1.2; linear, 0, 1, 4, 5, 6, 10 in all layouts of mdadm; missing members solved",
+    supports="0.90 to 1.2; linear, 0, 1, 4, 5, 6, 10 in all layouts; missing members solved; reshapes",
     truth=("kernel",),
 )
