@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._md_super import IN_SYNC
 from imgfs.backends._parity import dealt, stripes
+from imgfs.block.striped import countable
 from imgfs.errors import Malformed, NotSupported
+from imgfs.limits import MAX_SIZE
 from imgfs.model import LOST, Linear, Striped
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 _TERMS: Final = 1 << 20  # of all layouts together: 11 bytes each, and a message holds 16 MiB
 _MOST_PARITY: Final = 384
-_BAD: Final = 100_000  # ranges of bad blocks times members times members, for which others are looked up
+_BAD: Final = 16_384  # ranges of bad blocks times members times members, for which others are looked up
 
 Range = tuple[int, int]
 Run = tuple[int, int, int, int]  # logical, length, target or LOST, source
@@ -70,8 +72,11 @@ class Plan:
         """
         if isinstance(layout, Striped):
             self.terms += len(layout.factor)
-        if self.terms > _TERMS:
-            raise NotSupported(f"an array of more than {_TERMS} places of chunks: imgfs cannot lay it out")
+            if self.terms > _TERMS or not countable(layout.size, layout.chunk):
+                message = f"{layout.size} bytes of {self.terms} places in chunks of {layout.chunk}"
+                raise NotSupported(f"an array of {message}: cannot be laid out")
+        if not 0 <= layout.size <= MAX_SIZE:
+            raise Malformed(f"an array of {layout.size} bytes")
         self.layouts.append(layout)
         return self.tickets + len(self.layouts) - 1
 
