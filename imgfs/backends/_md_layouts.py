@@ -135,8 +135,10 @@ def mirrored(plan: Plan, areas: Mapping[int, Area], shape: Shape, size: int) -> 
     return plan.top(size, runs)
 
 
-def protected(plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, resynced: int) -> int:
-    """Return the source of an array with parity.
+def protected(
+    plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, unsure: tuple[Range, ...] = ()
+) -> int:
+    """Return the source of an array with parity, which does not fit the data in ``unsure`` ranges of members.
 
     Raises:
         NotSupported: a layout nobody knows, or too many members.
@@ -151,13 +153,14 @@ def protected(plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, re
     count = used // chunk
     runs: list[Run] = []
     areas = affordable(plan, areas, shape)
-    parts = _cuts(areas.values(), count * chunk, chunk, resynced)
+    doubt = Area(which=0, length=used, bad=unsure)
+    parts = _cuts([*areas.values(), doubt], count * chunk, chunk)
     merged: list[tuple[int, int, frozenset[int], bool]] = []
     for start, stop in parts:
         there = frozenset(place for place, area in areas.items() if area.right(start, stop))
         if shape.members - len(there) > redundant:  # then of the bad ones what is good
             there = frozenset(place for place, area in areas.items() if area.reached(stop))
-        computed = resynced == IN_SYNC or stop <= resynced
+        computed = doubt.right(start, stop)
         if merged and merged[-1][2] == there and merged[-1][3] == computed:
             merged[-1] = (merged[-1][0], stop, merged[-1][2], computed)
         else:
@@ -167,10 +170,8 @@ def protected(plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, re
         first, turns = start // chunk, (stop - start) // chunk
         part = plan.add(dealt(rows, which, chunk=chunk, first=first, count=turns, computed=computed))
         runs.append((start * across, (stop - start) * across, 0, part))
-        if not computed and shape.members > len(there):
-            plan.notes.append(
-                f"rows from {start} on: parity was not in sync, what the missing members held is lost"
-            )
+    if any(not computed and shape.members > len(there) for _, _, there, computed in merged):
+        plan.notes.append("where parity may not fit the data, what the missing members held is lost")
     return plan.top(count * chunk * across, runs)
 
 
@@ -231,7 +232,7 @@ def ambiguous(areas: Mapping[int, Area], shape: Shape) -> bool:
     return False
 
 
-def _cuts(areas: Iterable[Area], size: int, grain: int, *more: int) -> Iterable[Range]:
+def _cuts(areas: Iterable[Area], size: int, grain: int) -> Iterable[Range]:
     """Return ranges of [0, size), in whole rows of ``grain``: each is right or wrong throughout."""
     cuts = {0, size}
     for area in areas:
@@ -239,5 +240,4 @@ def _cuts(areas: Iterable[Area], size: int, grain: int, *more: int) -> Iterable[
             cuts.add(area.recovered // grain * grain)
         for start, stop in area.bad:
             cuts |= {start // grain * grain, -(-stop // grain) * grain}
-    cuts |= {at // grain * grain for at in more if at != IN_SYNC}
     return pairwise(sorted(at for at in cuts if 0 <= at <= size))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Signature
+from imgfs.backends._md_slot import within_a_slot
 from imgfs.errors import EvidenceError, Malformed, NotMine
 from imgfs.limits import KIB, MAX_SIZE
 
@@ -23,6 +24,7 @@ _LITTLE, _BIG = _MAGIC.to_bytes(4, "little"), _MAGIC.to_bytes(4, "big")
 _OLD: Final = 64 * KIB  # version 0.90: in the last whole block of these but one
 _OLD_SIZE: Final = 4 * KIB
 _OLD_DISKS: Final = 27
+_OLD_BITMAP: Final = 1 << 8
 _ONE: Final = struct.Struct("<4I16s32sQiiQIIiiQiiIiQQQQII16sBBHiQQQII")
 _ROLES_AT: Final = 256
 _MOST: Final = 1920  # members that a superblock of 4 KiB can name
@@ -88,6 +90,7 @@ class Super:
     recovered: int
     clean: bool
     features: int
+    bitmap: int = 0  # where it lies on the member; 0: there is none
     bad: tuple[tuple[int, int], ...] = ()  # [start, stop) of the member that could not be written
     notes: tuple[str, ...] = ()
 
@@ -127,7 +130,7 @@ def _one(reader: Reader, at: int) -> Super:
         raise NotMine("md")
     raw = reader.read(at, 4096)
     (
-        magic, major, features, _, uuid, name, ctime, level, layout, size, chunk, members, _bitmap,
+        magic, major, features, _, uuid, name, ctime, level, layout, size, chunk, members, bitmap,
         new_level, position, delta, new_layout, new_chunk, new_offset, data_at, data_size, super_at,
         recovered, number, _, _device, _flags, shift, bad_size, bad_at, utime, events, resynced, total, most,
     ) = _ONE.unpack_from(raw)  # fmt: skip
@@ -172,6 +175,7 @@ def _one(reader: Reader, at: int) -> Super:
         recovered=recovered * SECTOR if features & RECOVERY and not features & JOURNAL else IN_SYNC,
         clean=resynced != 0,
         features=features,
+        bitmap=at + bitmap * SECTOR if features & BITMAP else 0,
         bad=_bad(reader, at + bad_at * SECTOR, bad_size, shift) if features & BAD_BLOCKS else (),
     )
 
@@ -194,7 +198,7 @@ def _old(reader: Reader, at: int) -> Super:
     members = words[10]
     if not 0 < members <= _OLD_DISKS:
         raise Malformed(f"{here}: {members} members", start=at, stop=at + _OLD_SIZE)
-    if _within_a_slot(reader, at):
+    if within_a_slot(reader, at):
         raise NotMine("md: the superblock of a slot that ends where the disk does")
     level, chunk, layout = _signed(words[7]), words[65], words[64]
     low, high = (39, 40) if order == "<" else (40, 39)
@@ -236,7 +240,8 @@ def _old(reader: Reader, at: int) -> Super:
         resynced=(_until(words[43]) if words[43] != 0xFFFF_FFFF else IN_SYNC) if clean else 0,
         recovered=IN_SYNC,
         clean=clean,
-        features=0,
+        features=BITMAP if words[33] & _OLD_BITMAP else 0,
+        bitmap=at + _OLD_SIZE if words[33] & _OLD_BITMAP else 0,
         notes=("its numbers are big-endian",) if order == ">" else (),
     )
 
@@ -286,27 +291,3 @@ def _bad(reader: Reader, at: int, sectors: int, shift: int) -> tuple[tuple[int, 
         else:
             apart.append((start, stop))
     return tuple(apart)
-
-
-def _within_a_slot(reader: Reader, at: int) -> bool:
-    """Say whether a slot of the disk's own table reaches over a superblock of 0.90, which is then the slot's.
-
-    The array on a whole disk ends before its superblock, and so does what a table in it speaks of.
-    """
-    try:
-        boot, header = reader.read(0, 512), reader.read(512, 512)
-        if boot[510:] != b"\x55\xaa":
-            return False
-        ends = []
-        for entry in range(446, 510, 16):
-            kind, first, count = struct.unpack_from("<4xB3xII", boot, entry)
-            ends.append((first + count) * SECTOR if kind not in (0, 0xEE) else 0)
-        if header[:8] == b"EFI PART":
-            table, count, step = struct.unpack_from("<QII", header, 72)
-            if step == 128 and count <= 1024:
-                rows = reader.read(table * SECTOR, count * step)
-                used = [row for row in range(0, len(rows), step) if any(rows[row : row + 16])]
-                ends += [(struct.unpack_from("<Q", rows, row + 40)[0] + 1) * SECTOR for row in used]
-    except EvidenceError:
-        return False
-    return max(ends, default=0) > at

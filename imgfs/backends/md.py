@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role
+from imgfs.backends._md_bitmap import dirty
 from imgfs.backends._md_copies import copied
 from imgfs.backends._md_layouts import (
     Area,
@@ -23,26 +24,22 @@ from imgfs.backends._md_layouts import (
     protected,
     striped,
 )
+from imgfs.backends._md_said import level, listed, name, state
 from imgfs.backends._md_super import (
-    BITMAP,
     FAULTY,
     IN_SYNC,
-    JOURNAL,
     JOURNALED,
-    PARTIAL,
     REPLACEMENT,
     SECTOR,
     SIGNATURES,
     SPARE,
     read_super,
 )
-from imgfs.backends._parity import NAMES
 from imgfs.errors import EvidenceError, Malformed, NeedMembers, NotMine, NotSupported
 from imgfs.limits import MAX_SIZE
 from imgfs.model import SlotKind, Volume, VolumeTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     from imgfs.backends import Options, Reader
     from imgfs.backends._md_super import Shape, Super
@@ -81,10 +78,10 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
         raise NeedMembers("md", head.uuid, len(chosen), head.shape.members)
     missing = [place for place in range(_places(head)) if place not in chosen]
     if missing:
-        notes.append(f"missing: {_listed(f'member {place}' for place in missing)}")
+        notes.append(f"missing: {listed(f'member {place}' for place in missing)}")
     plan = Plan(tickets=1 + len(reader.others), notes=notes)
-    notes += _state(head)
-    tops = _assembled(plan, chosen, head)
+    notes += state(head)
+    tops = _assembled(plan, chosen, freshest)
     volumes = tuple(
         [
             Volume(
@@ -93,9 +90,9 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
                 start=0,
                 stop=plan.layouts[top - plan.tickets].size,
                 type_id=str(head.shape.level),
-                type_name=_level(head.shape),
+                type_name=level(head.shape),
                 unique_id=head.uuid,
-                label=f"{_name(head)}{suffix}",
+                label=f"{name(head)}{suffix}",
                 layout=top - plan.tickets,
                 created_ns=head.created_ns,
             )
@@ -107,7 +104,7 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
         sector=SECTOR,
         volumes=volumes,
         uuid=head.uuid,
-        label=_name(head),
+        label=name(head),
         notes=tuple(plan.notes),
         layouts=tuple(plan.layouts),
         version=head.version,
@@ -178,9 +175,11 @@ def _whole(chosen: dict[int, Member], head: Super) -> bool:
     return len(chosen) == _places(head)
 
 
-def _assembled(plan: Plan, chosen: dict[int, Member], head: Super) -> list[tuple[int, str]]:
+def _assembled(plan: Plan, chosen: dict[int, Member], freshest: Member) -> list[tuple[int, str]]:
     """Return the sources of the array's readings, with what tells their names apart."""
+    head = freshest.block
     shape = head.shape
+    unsure = _unsure(plan, freshest) if shape.level in _PARITY else ()
     if head.reshape is None:
         areas = _areas(plan, chosen, shape, head)
         if shape.level == _LINEAR:
@@ -194,14 +193,14 @@ def _assembled(plan: Plan, chosen: dict[int, Member], head: Super) -> list[tuple
                 (striped(plan, areas, shape, original=original), f"-{name}")
                 for name, original in (("original", True), ("alternate", False))
             ]
-        return [(_source(plan, areas, shape, head), "")]
+        return [(_source(plan, areas, shape, head, unsure), "")]
     new = head.reshape.shape
-    before = _source(plan, _areas(plan, chosen, shape, head), shape, head)
-    after = _source(plan, _areas(plan, chosen, new, head, moved=True), new, head)
+    before = _source(plan, _areas(plan, chosen, shape, head), shape, head, unsure)
+    after = _source(plan, _areas(plan, chosen, new, head, moved=True), new, head, unsure)
     size = min(plan.layouts[source - plan.tickets].size for source in (before, after))
     at = min(head.reshape.position, size)
     plan.notes.append(
-        f"reshape in progress: {_level(shape)} of {shape.members} to {_level(new)} of {new.members} members, "
+        f"reshape in progress: {level(shape)} of {shape.members} to {level(new)} of {new.members} members, "
         f"{'down' if head.reshape.backwards else 'up'} to byte {at}"
     )
     low, high = (before, after) if head.reshape.backwards else (after, before)
@@ -240,7 +239,23 @@ def _areas(
     return areas
 
 
-def _source(plan: Plan, areas: dict[int, Area], shape: Shape, head: Super) -> int:
+def _unsure(plan: Plan, freshest: Member) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of members where parity may not fit the data."""
+    head = freshest.block
+    if head.resynced == IN_SYNC:
+        return ()
+    if head.resynced:
+        return ((head.resynced, MAX_SIZE),)
+    found = dirty(freshest.reader, head)
+    if found is None:
+        return ((0, MAX_SIZE),)
+    plan.notes.append(f"by its bitmap {sum(b - a for a, b in found)} bytes of each member were being written")
+    return found
+
+
+def _source(
+    plan: Plan, areas: dict[int, Area], shape: Shape, head: Super, unsure: tuple[tuple[int, int], ...]
+) -> int:
     """Return the source of the whole array in one shape."""
     match shape.level:
         case 0:
@@ -249,57 +264,11 @@ def _source(plan: Plan, areas: dict[int, Area], shape: Shape, head: Super) -> in
             size = head.size or min([area.length for area in areas.values()], default=0)
             return mirrored(plan, areas, shape, size)
         case 4 | 5 | 6:
-            return protected(plan, areas, shape, head.size, head.resynced)
+            return protected(plan, areas, shape, head.size, unsure)
         case 10:
             return copied(plan, areas, shape, head.size)
         case _:
             raise NotSupported(f"md level {shape.level}: imgfs cannot lay it out")
-
-
-def _state(head: Super) -> list[str]:
-    """Return what is to be said of the array as a whole."""
-    notes = [f"{head.events} events"]
-    redundant = head.shape.level in (1, *_PARITY, 10)
-    if redundant and not head.clean:
-        notes.append("it was not shut down cleanly: copies and parity may differ from the data")
-    elif redundant and head.resynced != IN_SYNC:
-        notes.append(f"copies or parity are in sync up to byte {head.resynced} of the members")
-    if head.features & BITMAP:
-        notes.append("it has a bitmap of what may differ")
-    if head.features & JOURNAL:
-        notes.append("it has a journal")
-    if head.features & PARTIAL:
-        notes.append("it has a log of partial parity, which is not applied")
-    return notes
-
-
-def _level(shape: Shape) -> str:
-    """Return what users call a level and its layout."""
-    match shape.level:
-        case -1:
-            return "linear"
-        case -4:
-            return "multipath"
-        case 5 | 6:
-            return f"raid{shape.level} {NAMES.get(shape.layout, shape.layout)}"
-        case 10:
-            near, far, offset = shape.layout & 255, shape.layout >> 8 & 255, shape.layout >> 16 & 1
-            words = [f"near={near}"] if near > 1 or far <= 1 else []
-            words += [f"{'offset' if offset else 'far'}={far}"] if far > 1 else []
-            return f"raid10 {' '.join(words)}"
-        case _:
-            return f"raid{shape.level}"
-
-
-def _name(head: Super) -> str:
-    """Return the name of an array without that of the host it was made on."""
-    return head.name.rpartition(":")[2] or head.name
-
-
-def _listed(words: Iterable[str]) -> str:
-    shown = list(words)
-    more = f" and {len(shown) - _SAID} more" if len(shown) > _SAID else ""
-    return ", ".join(shown[:_SAID]) + more
 
 
 BACKEND = Backend(
