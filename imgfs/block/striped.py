@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from imgfs import limits
 from imgfs.block.chunks import ChunkMap
+from imgfs.block.enciphered import CipherMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.hostfile import HostFile
 from imgfs.block.packed import PackedMap
@@ -267,7 +268,7 @@ def _below(source: ByteSource) -> Sequence[ByteSource]:
     """Return the sources a map reads, but for stripes, which know what they take."""
     if isinstance(source, ExtentMap | ChunkMap):
         return source._lowers
-    return (source._lower,) if isinstance(source, PackedMap) else ()
+    return (source._lower,) if isinstance(source, PackedMap | CipherMap) else ()
 
 
 def _column(code: Literal["I", "H", "q"], data: bytes) -> array[int]:
