@@ -14,8 +14,19 @@ from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
+from imgfs.block.striped import StripedMap, Takes
 from imgfs.errors import Malformed
-from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Enciphered, Foreign, Inline, Linear, Packed
+from imgfs.model import (
+    LINEAR_ROW,
+    PACKED_ROW,
+    Chunked,
+    Enciphered,
+    Foreign,
+    Inline,
+    Linear,
+    Packed,
+    Striped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -55,6 +66,7 @@ def build_all(
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise Malformed(f"a stream in {len(layouts)} layouts", spec=spec)
     sources = list(tickets)
+    takes = Takes()
     rows_at = 0
     for layout in layouts:
         match layout:
@@ -77,6 +89,8 @@ def build_all(
                     sources.append(ChunkMap.checked(layout, sources, spec, rows))
                 else:
                     sources.append(PackedMap.checked(layout, sources, spec, rows))
+            case Striped():
+                sources.append(StripedMap.checked(layout, sources, spec, takes))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)
