@@ -1,0 +1,242 @@
+"""What a logical volume consists of: runs over tickets and earlier layouts, and the layouts of one reply.
+
+A body is a claim that can be cut and laid under another. Runs are written out as a layout only where something
+lies over more than one of them, so that a linear volume is runs over the images themselves.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+from imgfs import limits
+from imgfs.errors import Malformed
+from imgfs.model import HOLE, LOST, Linear, Striped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from imgfs.backends import Reader
+    from imgfs.model import Layout
+
+Run = tuple[int, int, int, int]  # logical, length, lower, target; the lower means nothing for HOLE and LOST
+Range = tuple[int, int]  # [start, stop)
+
+MAX_LAYOUTS: Final = 12_000  # of one reply: what builds them counts to 20,000
+WEIGHT: Final = limits.MAX_RUNS  # runs of one volume once everything below it is flattened
+WEIGHTS: Final = 4 * WEIGHT  # of all volumes
+_TERMS: Final = 1_000_000  # of all stripes
+
+
+@dataclass(slots=True)
+class Body:
+    """The bytes of a logical volume. ``runs`` leave no gap.
+
+    ``lower`` is the layout they were written out as. ``weight``: runs once flattened. ``inner``: ranges that are
+    lost within its lowers.
+
+    Units: ``size`` bytes.
+    """
+
+    size: int
+    runs: list[Run]
+    weight: int
+    inner: tuple[Range, ...] = ()
+    lower: tuple[int, int] | None = field(default=None)  # which, and where in it the body begins
+
+    def lost(self) -> list[Range]:
+        """Return the ranges nobody has, in order, merged."""
+        found = [(at, at + length) for at, length, _, target in self.runs if target == LOST]
+        return merged([*found, *self.inner])
+
+    def cut(self, start: int, length: int) -> Iterator[Run]:
+        """Return the runs of a range, counted from its start; what is beyond the end is lost."""
+        stop = start + length
+        row = bisect_right(self.runs, start, key=itemgetter(0)) - 1
+        for at, count, lower, target in self.runs[max(row, 0) :]:
+            if at >= stop:
+                break
+            first, last = max(at, start), min(at + count, stop)
+            if first < last:
+                yield first - start, last - first, lower, target + first - at if target >= 0 else target
+        if stop > self.size:
+            first = max(start, self.size)
+            yield first - start, stop - first, 0, LOST
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """Return ranges in order; those that touch or overlap are one."""
+    found: list[Range] = []
+    for start, stop in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(stop, found[-1][1]))
+        else:
+            found.append((start, stop))
+    return found
+
+
+def lost_body(size: int) -> Body:
+    """Return bytes that nobody has."""
+    return Body(size, [(0, size, 0, LOST)] if size else [], 1)
+
+
+def hole_body(size: int) -> Body:
+    """Return bytes that are zeros."""
+    return Body(size, [(0, size, 0, HOLE)] if size else [], 1)
+
+
+class Stack:
+    """The layouts of one reply, which count the tickets first.
+
+    Runs lie in the message up to a size, then in the memory file of the reply.
+    """
+
+    __slots__ = ("_inline", "_tables", "_terms", "_weights", "layouts", "tickets")
+
+    def __init__(self, tickets: Sequence[Reader]) -> None:
+        self.tickets = tickets
+        self.layouts: list[Layout] = []
+        self._tables: list[array[int]] = []
+        self._inline = limits.TABLE_INLINE // 2
+        self._terms = _TERMS
+        self._weights = WEIGHTS
+
+    def weigh(self, body: Body) -> Body:
+        """Count the runs of a volume that is shown.
+
+        Raises:
+            Malformed: it, or all together, have too many.
+        """
+        if body.weight > min(WEIGHT, self._weights):
+            raise Malformed(f"in more than {min(WEIGHT, self._weights)} pieces")
+        self._weights -= body.weight
+        return body
+
+    def whole(self, body: Body) -> int:
+        """Return the number of a lower that is exactly this body."""
+        if len(body.runs) == 1 and body.runs[0][3] == 0 and body.runs[0][1] == self.size(body.runs[0][2]):
+            return body.runs[0][2]
+        which, start = self.lower(body)
+        if start or which < len(self.tickets) or self.size(which) != body.size:
+            body.lower = which, start = self.lay(body.size, body.runs), 0
+        return which
+
+    def lower(self, body: Body) -> tuple[int, int]:
+        """Return where the bytes of a body lie: a lower, and where in it the body begins."""
+        if body.lower is None:
+            if len(body.runs) == 1 and body.runs[0][3] >= 0:
+                body.lower = body.runs[0][2], body.runs[0][3]
+            else:
+                body.lower = self.lay(body.size, body.runs), 0
+        return body.lower
+
+    def size(self, which: int) -> int:
+        """Return the size of a lower in bytes."""
+        count = len(self.tickets)
+        return self.tickets[which].size if which < count else self.layouts[which - count].size
+
+    def lay(self, size: int, runs: list[Run]) -> int:
+        """Add runs as a layout; returns its number."""
+        logical, length, which, target = (array(code, column) for code, column in zip("qqHq", _columns(runs)))
+        return self.lay_columns(size, (logical, length, target, which))
+
+    def lay_columns(self, size: int, columns: tuple[array[int], array[int], array[int], array[int]]) -> int:
+        """Add columns, as ``model.Linear`` orders them, as a layout; returns its number.
+
+        Raises:
+            Malformed: there are too many runs or layouts for a reply.
+        """
+        rows = len(columns[0])
+        if rows > limits.MAX_RUNS:
+            raise Malformed(f"in {rows} pieces")
+        cost = 26 * rows
+        if cost <= self._inline:
+            self._inline -= cost
+            logical, length, target, which = (column.tobytes() for column in columns)
+            return self._add(Linear(size=size, logical=logical, length=length, target=target, which=which))
+        number = self._add(Linear(size=size, logical=b"", length=b"", target=b"", rows=rows))
+        self._tables += columns
+        return number
+
+    def deal(
+        self, size: int, chunk: int, stride: int, terms: Sequence[Sequence[tuple[int, int, int]]]
+    ) -> int:
+        """Add stripes: of each chunk of the period its terms (lower, base, factor); returns their number.
+
+        Raises:
+            Malformed: there are too many terms or layouts for a reply.
+        """
+        ends, flat = array("I"), []
+        for each in terms:
+            flat += each
+            ends.append(len(flat))
+        self._terms -= len(flat) + len(terms)
+        if self._terms < 0:
+            raise Malformed("stripes of too many parts")
+        which, base, factor = (array(code, column) for code, column in zip("HqB", _transposed(flat)))
+        return self._add(
+            Striped(
+                size=size,
+                chunk=chunk,
+                stride=stride,
+                ends=ends.tobytes(),
+                which=which.tobytes(),
+                base=base.tobytes(),
+                factor=factor.tobytes(),
+            )
+        )
+
+    def write(self, reader: Reader) -> None:
+        """Write what is not in the message into the memory file."""
+        if self._tables:
+            reader.write_table(_slices(self._tables))
+
+    def _add(self, layout: Layout) -> int:
+        if len(self.layouts) >= MAX_LAYOUTS:
+            raise Malformed(f"a group of more than {MAX_LAYOUTS} layouts")
+        self.layouts.append(layout)
+        return len(self.tickets) + len(self.layouts) - 1
+
+
+def joined(size: int, runs: Iterable[Run]) -> list[Run]:
+    """Return runs in order, neighbours that continue each other as one, gaps as lost."""
+    found: list[Run] = []
+    end = 0
+    for at, length, lower, target in runs:
+        if length <= 0:
+            continue
+        if at > end:
+            _append(found, (end, at - end, 0, LOST))
+        _append(found, (at, length, lower, target))
+        end = at + length
+    if end < size:
+        _append(found, (end, size - end, 0, LOST))
+    return found
+
+
+def _append(runs: list[Run], run: Run) -> None:
+    if runs:
+        at, length, lower, target = runs[-1]
+        follows = target + length if target >= 0 else target
+        if run[3] == follows and (run[2] == lower or target < 0):
+            runs[-1] = (at, length + run[1], lower, target)
+            return
+    runs.append(run)
+
+
+def _columns(runs: list[Run]) -> list[tuple[int, ...]]:
+    return list(zip(*runs, strict=True)) if runs else [()] * 4
+
+
+def _transposed(terms: list[tuple[int, int, int]]) -> list[tuple[int, ...]]:
+    return list(zip(*terms, strict=True)) if terms else [()] * 3
+
+
+def _slices(tables: list[array[int]]) -> Iterator[bytes]:
+    for table in tables:
+        raw = memoryview(table).cast("B")
+        for at in range(0, len(raw), limits.MIB):
+            yield bytes(raw[at : at + limits.MIB])
