@@ -40,7 +40,7 @@ def body(volumes: Volumes, name: str, segment: Segment) -> Body:
     if not images[0].lost():
         return images[0]
     alike = _alike(volumes, name, segment)
-    kept = [images[0], *(_limited(image, alike) for image in images[1:])]
+    kept = [images[0], *(limited(image, alike) for image in images[1:])]
     volumes.say(name, "its first image is not whole: where the log says they are alike, another is read")
     return first_of(volumes, segment.length, kept)
 
@@ -60,12 +60,9 @@ def first_of(volumes: Volumes, size: int, images: Sequence[Body]) -> Body:
 
 
 def limited(image: Body, ranges: Sequence[Range]) -> Body:
-    """Return an image of which only ``ranges`` can be trusted."""
+    """Return an image of which only ``ranges`` can be trusted; for those who ask it for what is lost."""
     gone = _without([(0, image.size)], list(ranges))
     return Body(image.size, image.runs, image.weight, tuple(merged([*image.inner, *gone])))
-
-
-_limited = limited
 
 
 def _alike(volumes: Volumes, name: str, segment: Segment) -> list[Range]:

@@ -97,7 +97,7 @@ class Volumes:
             inner = self.body(area.name)
             if area.start + length > inner.size:
                 self.say(area.name, f"[{area.start}, {area.start + length}) of its {inner.size} bytes are used")
-            return self._part(inner, area.start, length)
+            return self.part(inner, area.start, length)
         ticket = self.present.get(area.name)
         if ticket is None:
             return lost_body(length)
@@ -106,7 +106,7 @@ class Volumes:
         inside = max(0, min(length, until - start))
         return Body(length, joined(length, [(0, inside, ticket, start)]), 2)
 
-    def _part(self, inner: Body, start: int, length: int) -> Body:
+    def part(self, inner: Body, start: int, length: int) -> Body:
         """Return a range of a body; many runs are referred to and not repeated."""
         if not start and length == inner.size:
             return inner
@@ -174,7 +174,7 @@ class Volumes:
                 raise Malformed(f"a segment of type {kind!r}, which imgfs cannot read")
 
     def _inner(self, segment: Segment, key: str) -> Body:
-        return self._part(self.body(segment.text(key)), 0, segment.length)
+        return self.part(self.body(segment.text(key)), 0, segment.length)
 
     def _striped(self, segment: Segment) -> Body:
         areas = segment.areas("stripes")

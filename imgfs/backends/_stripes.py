@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Chunks = list[list[tuple[int, int, int]]]  # of a group of rows: terms (disk, row of the group, factor)
 
 PARITY: Final = {  # how the parity moves: layout -> disks of Q
-    "raid4": 0,
     "raid5_n": 0,
     "raid5_0": 0,
     "raid5_la": 0,
@@ -107,7 +106,7 @@ def parity(layout: str, count: int) -> Pattern:
     data = count - 1 - queues
     if queues < 0 or data < 1 or count > DISKS - 1:
         raise Malformed(f"{layout} of {count} disks")
-    fixed = layout in ("raid4", "raid5_n", "raid5_0", "raid6_n_6", "raid6_0_6")
+    fixed = layout in ("raid5_n", "raid5_0", "raid6_n_6", "raid6_0_6")
     period = 1 if fixed else count - 1 if layout.endswith("_6") else count
 
     def terms(row: int, missing: frozenset[int]) -> Chunks:
@@ -137,7 +136,7 @@ def _row(layout: str, count: int, row: int, missing: frozenset[int]) -> list[lis
 
 def _five(kind: str, count: int, row: int) -> tuple[int, list[int]]:
     """Return the disk of the parity, and those of the data in order."""
-    if kind in ("n", "raid4"):
+    if kind == "n":
         return count - 1, list(range(count - 1))
     if kind == "0":
         return 0, list(range(1, count))
