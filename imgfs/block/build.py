@@ -13,8 +13,9 @@ from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
+from imgfs.block.striped import StripedMap
 from imgfs.errors import Malformed
-from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed
+from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed, Striped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -64,6 +65,8 @@ def build(
                     sources.append(ChunkMap.checked(layout, sources, spec, rows))
                 else:
                     sources.append(PackedMap.checked(layout, sources, spec, rows))
+            case Striped():
+                sources.append(StripedMap.checked(layout, sources, spec))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from imgfs.block.expert import ewf, ewf2
+from imgfs.block.galois import galois
 from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
 from imgfs.block.pieces import Block
 from imgfs.block.shaping import repeat, sectors
@@ -33,6 +34,7 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "gzip": gzip_member,
     "sectors": sectors,
     "repeat": repeat,
+    "galois": galois,
 }
 
 

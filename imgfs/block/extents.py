@@ -200,6 +200,10 @@ class ExtentMap:
         """Return whether every byte is verbatim in a host file, a hole, or lost."""
         return all(isinstance(lower, HostFile) for lower in self._lowers)
 
+    def below(self) -> tuple[ByteSource, int] | None:
+        """Return the source and the offset in it where all of this map lies; None: it is no window."""
+        return (self._lowers[self._which[0]], self._targets[0]) if self._is_window else None
+
     @property
     def _is_window(self) -> bool:
         return len(self._targets) == 1 and self._targets[0] >= 0

@@ -13,7 +13,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
-from imgfs.errors import WorkerLied
+from imgfs.block.striped import Pattern
+from imgfs.errors import Malformed, WorkerLied
 from imgfs.model import (
     LINEAR_ROW,
     LOST,
@@ -25,6 +26,7 @@ from imgfs.model import (
     Linear,
     Media,
     Packed,
+    Striped,
     VolumeTable,
 )
 
@@ -119,6 +121,8 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
                 needed += _check_units(layout, PACKED_ROW)
                 if not 0 <= layout.which < len(lowers):
                     raise WorkerLied("a lower source that does not exist")
+            case Striped():
+                _check_striped(layout, lowers)
             case Foreign():
                 if len(layout.why) > NAME_MAX:
                     raise WorkerLied("foreign layout with a reason too long")
@@ -205,6 +209,13 @@ def _check_chunked(layout: Chunked, lowers: Sequence[int]) -> None:
     for row, end in enumerate(ends):
         if not 0 <= base[row] <= end <= lowers[which[row] if which else 0]:
             raise WorkerLied(f"group {row} [{base[row]}, {end}) leaves its source")
+
+
+def _check_striped(layout: Striped, lowers: Sequence[int]) -> None:
+    try:
+        Pattern.checked(layout, lowers)
+    except Malformed as why:
+        raise WorkerLied(str(why)) from None
 
 
 def _int64(column: bytes) -> array[int]:

@@ -26,6 +26,7 @@ from imgfs.model import (
     Codec,
     Linear,
     Packed,
+    Striped,
 )
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def resolve(pieces) -> list[int]:
                     out += [UNKNOWN] * n
                     continue
                 data = bytes(stored)
+                if unit.codec.name == "galois":
+                    out += added(data, unit.codec.parameters["factors"], unit.length)[skip : skip + n]
+                    continue
                 bits = -zlib.MAX_WBITS if unit.codec.name == "deflate" else zlib.MAX_WBITS
                 data = zlib.decompressobj(bits).decompress(data) if unit.coded else data[: unit.length]
                 assert len(data) == unit.length
@@ -79,9 +83,11 @@ def stack(rng: random.Random) -> list[Content]:
     """Return sources built upon each other in random order."""
     pool = [Content(Memory(data), list(data)) for data in (rng.randbytes(90), b"", rng.randbytes(7))]
     for _ in range(rng.randrange(1, 6)):
-        match rng.randrange(5):
+        match rng.randrange(6):
             case 0:
                 pool.append(chunked(rng))
+            case 5:
+                pool.append(striped(rng, pool))
             case 4:
                 pool.append(units(rng))
             case 1:
@@ -123,6 +129,99 @@ def linear(rng: random.Random, lowers: list[Content]) -> Content:
     model += [UNKNOWN] * rng.choice([0, 0, 9])
     claim = Linear.of(len(model), rows, which)
     return Content(ExtentMap.checked(claim, [c.source for c in lowers], "test"), model)
+
+
+def _powers() -> list[int]:
+    """Return the powers of the generator 2 of GF(2^8), polynomial 0x11D."""
+    powers = [1]
+    while len(powers) < 255:
+        twice = powers[-1] * 2
+        powers.append(twice ^ 0x11D if twice > 255 else twice)
+    return powers
+
+
+POWERS = _powers()
+LOGARITHMS = {power: exponent for exponent, power in enumerate(POWERS)}
+
+
+def times(left: int, right: int) -> int:
+    """Multiply by logarithms."""
+    return POWERS[(LOGARITHMS[left] + LOGARITHMS[right]) % 255] if left and right else 0
+
+
+def added(data: bytes, factors: bytes, length: int) -> list[int]:
+    """Add terms that lie one behind the other, byte by byte."""
+    out = [0] * length
+    for number, factor in enumerate(factors):
+        for at in range(length):
+            out[at] ^= times(factor, data[number * length + at])
+    return out
+
+
+def striped(rng: random.Random, lowers: list[Content]) -> Content:
+    """Return chunks of any number of terms over random sources, each blown up to hold some."""
+    members = [_large(rng, rng.choice(lowers)) for _ in range(rng.randrange(1, 4))]
+    chunk = 512 * rng.choice([1, 1, 2, 9])
+    period, rounds = rng.randrange(1, 4), rng.randrange(1, 4)
+    stride = 512 * rng.randrange(3)
+    ends, which, base, factors = [], [], [], []
+    for _ in range(period):
+        for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
+            which.append(rng.randrange(len(members)))
+            room = len(members[which[-1]].model) - (rounds - 1) * stride - chunk
+            base.append(rng.randint(0, room))
+            factors.append(rng.choice([1, 1, rng.randrange(2, 256)]))
+        ends.append(len(which))
+    size = chunk * period * (rounds - 1) + rng.randrange(1, chunk * period + 1)
+    model: list[int] = []
+    for at in range(size):
+        index, skip = divmod(at, chunk)
+        turn, place = divmod(index, period)
+        terms = range(ends[place - 1] if place else 0, ends[place])
+        values = [members[which[t]].model[base[t] + turn * stride + skip] for t in terms]
+        if not values or UNKNOWN in values:
+            model.append(UNKNOWN)
+            continue
+        value = 0
+        for term, byte in zip(terms, values, strict=True):
+            value ^= times(factors[term], byte)
+        model.append(value)
+    _spread(model, chunk, period, ends, factors)
+    claim = Striped(
+        size=size,
+        chunk=chunk,
+        stride=stride,
+        ends=array("I", ends).tobytes(),
+        which=array("H", which).tobytes(),
+        base=array("q", base).tobytes(),
+        factor=bytes(factors),
+    )
+    return Content(build([claim], [m.source for m in members], "test"), model)
+
+
+def _spread(model: list[int], chunk: int, period: int, ends: list[int], factors: list[int]) -> None:
+    """Lose the whole block of 4 KiB of a sum where one byte of it is unknown."""
+    for start in range(0, len(model), chunk):
+        place = start // chunk % period
+        first = ends[place - 1] if place else 0
+        if ends[place] - first == 1 and factors[first] == 1:
+            continue
+        stop = min(start + chunk, len(model))
+        for at in range(start, stop, 4096):
+            until = min(at + 4096, stop)
+            if UNKNOWN in model[at:until]:
+                model[at:until] = [UNKNOWN] * (until - at)
+
+
+def _large(rng: random.Random, content: Content) -> Content:
+    """Repeat a source, or zeros, until chunks fit into it."""
+    if not content.model:
+        return Content(Memory(bytes(20_000)), [0] * 20_000)
+    times = 20_000 // len(content.model) + 1
+    repeated = ExtentMap.concat([content.source] * times, "large")
+    start = rng.randrange(min(9, len(content.model)))
+    size = len(content.model) * times
+    return Content(ExtentMap.window(repeated, start, size, "window"), (content.model * times)[start:])
 
 
 def chunked(rng: random.Random) -> Content:

@@ -127,8 +127,9 @@ def _boot(memory: int, disks: list[_Disk], seconds: float) -> str:
     kernel, image = initramfs.built()
     command = [
         "qemu-system-x86_64", "-accel", os.environ.get("IMGFS_GUEST_ACCEL", "tcg"), "-cpu", "max",
-        "-smp", "2", "-m", str(memory), "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot",
-        "-nic", "none", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 quiet panic=-1 rdinit=/init",
+        "-smp", "2", "-m", str(memory), "-display", "none", "-serial", "stdio", "-monitor", "none",
+        "-no-reboot", "-nic", "none", "-kernel", kernel, "-initrd", image,
+        "-append", "console=ttyS0 quiet panic=-1 rdinit=/init",
     ]  # fmt: skip
     for disk in disks:
         command += disk.arguments()

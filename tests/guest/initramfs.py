@@ -16,10 +16,11 @@ MODULES = (
     "drivers/md/*", "drivers/block/loop.ko", "drivers/block/brd.ko", "drivers/block/virtio_blk.ko",
     "drivers/block/zram/*", "drivers/block/null_blk/*", "drivers/virtio/*", "crypto/*", "arch/x86/crypto/*",
     "lib/*", "fs/ext4/*", "fs/xfs/*", "fs/btrfs/*", "fs/hfs/*", "fs/hfsplus/*", "fs/udf/*", "fs/isofs/*",
-    "fs/fat/*", "fs/f2fs/*", "fs/exfat/*", "fs/squashfs/*", "fs/jfs/*", "fs/ntfs3/*", "fs/minix/*", 
+    "fs/fat/*", "fs/f2fs/*", "fs/exfat/*", "fs/squashfs/*", "fs/jfs/*", "fs/ntfs3/*", "fs/minix/*",
     "fs/ufs/*", "fs/nls/*", "fs/erofs/*",
 )  # fmt: skip
 _INIT = Path(__file__).with_name("init.sh")
+_KEPT = 4  # images, of several versions of the project
 _PATTERN = Path(__file__).with_name("pattern.py")
 
 
@@ -30,13 +31,14 @@ def built() -> tuple[Path, Path]:
     stamp = hashlib.sha256(b"".join(p.read_bytes() for p in (_INIT, _PATTERN, Path(__file__))))
     image = packages.cache() / f"initramfs-{stamp.hexdigest()[:16]}"
     if not image.exists():
-        for old in packages.cache().glob("initramfs-*"):
-            old.unlink()
-        made = image.with_name("making")
+        made = image.with_name(f"making-{os.getpid()}")
         with made.open("wb") as file:
             for part in _archive(root, kernel.name.removeprefix("vmlinuz-")):
                 file.write(part)
         made.rename(image)
+        known = sorted(packages.cache().glob("initramfs-*"), key=lambda path: path.stat().st_mtime)
+        for old in known[:-_KEPT]:
+            old.unlink()
     return kernel, image
 
 
