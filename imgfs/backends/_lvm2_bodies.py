@@ -28,6 +28,8 @@ Range = tuple[int, int]  # [start, stop)
 MAX_LAYOUTS: Final = 12_000  # of one reply: what builds them counts to 20,000
 WEIGHT: Final = limits.MAX_RUNS  # runs of one volume once everything below it is flattened
 WEIGHTS: Final = 4 * WEIGHT  # of all volumes
+_BLOCK: Final = 4096
+_MOST_BLOCKS: Final = 1 << 40  # of stripes: as many as the block layer counts
 _TERMS: Final = 1_000_000  # of all stripes
 
 
@@ -169,6 +171,8 @@ class Stack:
         Raises:
             Malformed: there are too many terms or layouts for a reply.
         """
+        if -(-size // chunk) * -(-chunk // _BLOCK) > _MOST_BLOCKS:
+            raise Malformed(f"{size} bytes in chunks of {chunk}")
         ends, flat = array("I"), []
         for each in terms:
             flat += each

@@ -217,7 +217,19 @@ def _segment(body: Section, extent: int) -> Segment:
     if not count:
         raise Malformed("a segment without extents")
     kind = _text(body, "type").split("+", 1)[0]  # flags of later versions follow the type
+    if kind.startswith("raid"):
+        count -= _reserved(body, kind, most)
+        if count <= 0:
+            raise Malformed("a segment that is all reserved for reshaping")
     return Segment(start=start * extent, length=count * extent, kind=kind, extent=extent, section=body)
+
+
+def _reserved(body: Section, kind: str, most: int) -> int:
+    """Return the extents of a RAID segment that are kept free for reshaping: so many of each image of data."""
+    images = _number(body, "device_count", 0, most)
+    parity = 2 if kind.startswith("raid6") else 1 if kind.startswith(("raid4", "raid5")) else 0
+    copies = max(_number(body, "data_copies", 1, most), 1) if kind.startswith("raid10") else 1
+    return _number(body, "reshape_count", 0, most) * max(images - parity, 0) // copies
 
 
 def _sections(body: Section, key: str) -> dict[str, Section]:

@@ -32,4 +32,3 @@ for turn in 1 2 3; do
 done
 dirty single
 truth many
-vgcfgbackup -qq -f /out/text many

@@ -16,4 +16,3 @@ pattern fill one /dev/many/one
 lvextend -qq many/two -l 20 -i 2 -I 32K /dev/guest/b /dev/guest/c
 pattern fill two /dev/many/two
 truth many
-vgcfgbackup -qq -f /out/text many

@@ -6,8 +6,8 @@
 # disk: e 32M
 . /recipe/lvm.shlib
 vg many a b c d e
-new many wider --type raid5 -i 3 -I 16K -l 12
-new many other --type raid5_ls -i 3 -I 16K -l 12
+new many wider --type raid5 -i 3 -I 16K -l 6
+new many other --type raid5_ls -i 3 -I 16K -l 6
 new many taken --type raid1 -m 1 -l 8
 settle many
 lvconvert -y --stripes 4 many/wider
@@ -17,6 +17,7 @@ settle many
 lvconvert -y --type raid5 many/taken || true
 settle many
 sleep 3
-lvs -a -o+seg_type,data_offset,reshape_len_le many
+vgchange -qq -an many # a larger size shows with the next activation
+vgchange -qq -ay many
+settle many
 truth many
-vgcfgbackup -qq -f /out/text many

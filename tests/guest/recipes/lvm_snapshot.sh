@@ -25,4 +25,3 @@ exec 3< /dev/many/into # in use: the merge waits for the next activation, and th
 lvconvert -qq -y --merge many/merged
 exec 3<&-
 vgchange -qq -an many
-vgcfgbackup -qq -f /out/text many

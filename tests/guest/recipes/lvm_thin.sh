@@ -32,4 +32,3 @@ pattern fill second /dev/many/second 1000000 3000000
 truth many
 lvchange -qq -ay many/tdata_tmeta || lvs -a many
 vgchange -qq -an many
-vgcfgbackup -qq -f /out/text many
