@@ -28,6 +28,7 @@ Range = tuple[int, int]  # [start, stop)
 MAX_LAYOUTS: Final = 12_000  # of one reply: what builds them counts to 20,000
 WEIGHT: Final = limits.MAX_RUNS  # runs of one volume once everything below it is flattened
 WEIGHTS: Final = 4 * WEIGHT  # of all volumes
+_RANGES: Final = 2000  # of what is lost in one volume, for those who look for another copy
 _BLOCK: Final = 4096
 _MOST_BLOCKS: Final = 1 << 40  # of stripes: as many as the block layer counts
 _TERMS: Final = 1_000_000  # of all stripes
@@ -78,6 +79,39 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
         else:
             found.append((start, stop))
     return found
+
+
+def inherited(runs: Iterable[Run], stack: Stack, bodies: Iterable[Body]) -> tuple[Range, ...]:
+    """Return what of ``runs`` is lost because the bodies they lie over lost it."""
+    gone: dict[int, list[Range]] = {}
+    for body in bodies:
+        if lost := body.lost():
+            which, base = stack.lower(body)
+            gone.setdefault(which, []).extend((base + start, base + stop) for start, stop in lost)
+    if not gone:
+        return ()
+    gone = {which: merged(ranges) for which, ranges in gone.items()}
+    found: list[Range] = []
+    for at, length, lower, target in runs:
+        if target < 0 or lower not in gone:
+            continue
+        ranges = gone[lower]
+        row = max(bisect_right(ranges, (target, limits.MAX_SIZE)) - 1, 0)
+        while row < len(ranges) and ranges[row][0] < target + length:
+            start, stop = max(ranges[row][0], target), min(ranges[row][1], target + length)
+            if start < stop:
+                found.append((at + start - target, at + stop - target))
+            row += 1
+        if len(found) > _RANGES:
+            found = _fewer(merged(found))
+    return tuple(merged(found))
+
+
+def _fewer(ranges: list[Range]) -> list[Range]:
+    """Return ranges with every second gap closed until they are few: more is called lost than is."""
+    while len(ranges) > _RANGES // 2:
+        ranges = [(pair[0][0], pair[-1][1]) for pair in (ranges[at : at + 2] for at in range(0, len(ranges), 2))]
+    return ranges
 
 
 def lost_body(size: int) -> Body:

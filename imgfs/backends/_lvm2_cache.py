@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._dm_blocks import BLOCK, Blocks, checksum
-from imgfs.backends._lvm2_bodies import Body, joined
+from imgfs.backends._lvm2_bodies import Body, inherited, joined
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.errors import EvidenceError, Malformed
@@ -143,4 +143,5 @@ def _overlaid(
     if end < size and known:
         runs.append((end, size - end, below, base + end))
     weight = len(runs) + origin.weight + data.weight
-    return Body(size, joined(size, runs), weight, origin.inner)
+    runs = joined(size, runs)
+    return Body(size, runs, weight, inherited(runs, volumes.stack, (origin, data)))

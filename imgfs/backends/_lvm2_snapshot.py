@@ -14,7 +14,7 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
-from imgfs.backends._lvm2_bodies import Body, joined
+from imgfs.backends._lvm2_bodies import Body, inherited, joined
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.errors import EvidenceError, Malformed
@@ -74,7 +74,7 @@ def body(volumes: Volumes, segment: Segment) -> Body:
     if why:
         volumes.say(store, f"only {len(changed)} chunks are known to be in its store, the rest is lost: {why}")
     runs = joined(segment.length, runs)
-    lost = tuple((a, b) for a, b in origin.inner if a < segment.length)  # at most: chunks may lie over them
+    lost = inherited(runs, volumes.stack, (origin, cow))
     return Body(segment.length, runs, len(runs) + origin.weight + cow.weight, lost)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends._dm_blocks import BLOCK, Blocks, checksum
-from imgfs.backends._lvm2_bodies import Body, merged
+from imgfs.backends._lvm2_bodies import Body, inherited, merged
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.errors import Malformed
@@ -174,13 +174,13 @@ class _Filled:
     def done(self) -> Body:
         """Return the volume."""
         self._unwritten(self._size)
-        number = self._volumes.stack.lay_columns(self._size, self._in_order())
-        weight = len(self._columns[0]) + self._pool.data.weight + (self._origin.weight if self._origin else 0)
-        return Body(self._size, [(0, self._size, number, 0)], weight, tuple(merged(self._lost)))
-
-    def _in_order(self) -> tuple[array[int], array[int], array[int], array[int]]:
-        logical, length, target, which = self._columns
-        return logical, length, target, which
+        stack, (logical, length, target, which) = self._volumes.stack, self._columns
+        number = stack.lay_columns(self._size, self._columns)
+        below = [self._pool.data, *([self._origin] if self._origin else [])]
+        runs = zip(logical, length, which, target, strict=True)
+        lost = merged([*self._lost, *inherited(runs, stack, below)])
+        weight = len(logical) + sum(body.weight for body in below)
+        return Body(self._size, [(0, self._size, number, 0)], weight, tuple(lost))
 
     def _map(self, start: int, length: int, place: int) -> None:
         stop = min(start + length, self._size)
