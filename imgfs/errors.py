@@ -84,14 +84,27 @@ class BadUnit(EvidenceError):
 
 
 class NeedKey(ImgfsError):
-    """Locked: ``kinds`` names what would open it."""
+    """Locked: ``kinds`` names what would open it.
+
+    ``protectors`` say it one by one, as (slot, kind, id, cost); ``memory`` is what deriving a key takes, in
+    bytes, 0: no more than parsing.
+    """
 
     errno = errno.EACCES
     exit_code = 7
 
-    def __init__(self, message: str = "", *, kinds: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        kinds: tuple[str, ...] = (),
+        protectors: tuple[tuple[str, str, str, str], ...] = (),
+        memory: int = 0,
+    ) -> None:
         super().__init__(message)
         self.kinds = kinds
+        self.protectors = protectors
+        self.memory = memory
 
 
 class MediaChanged(ImgfsError):

@@ -47,7 +47,13 @@ LIVE_WORKERS: Final = 32
 PAGE_ENTRIES: Final = 1024
 PAGE_SECONDS: Final = 0.5  # a worker ends a page early after this much work
 READ_MAX: Final = 1 * MIB  # bytes of one `read`
+# Deriving a key: memory is what the header claims (argon2 as cryptsetup sets it up wants 1 GiB), so a hostile
+# one may not have more than this, nor more than half of what is free; time covers a slow machine.
+DERIVE_MEMORY: Final = 4 * GIB
+MAX_PROTECTORS: Final = 64  # LUKS2 has 32 slots, FileVault and BitLocker a handful
+MAX_KEYFILE: Final = 8 * MIB  # as cryptsetup
 DEADLINE: Final = {
+    "unlock": 180.0,
     "open": 30.0,
     "list": 2.0,
     "stat": 2.0,

@@ -7,33 +7,36 @@ a page of 1,024 entries encodes five and decodes three times faster (ARCHITECTUR
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NewType
+from typing import Final, NewType
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from imgfs.layouts import CODED as CODED
+from imgfs.layouts import HOLE as HOLE
+from imgfs.layouts import LINEAR_ROW as LINEAR_ROW
+from imgfs.layouts import LOST as LOST
+from imgfs.layouts import PACKED_CODED as PACKED_CODED
+from imgfs.layouts import PACKED_HOLE as PACKED_HOLE
+from imgfs.layouts import PACKED_LOST as PACKED_LOST
+from imgfs.layouts import PACKED_PLAIN as PACKED_PLAIN
+from imgfs.layouts import PACKED_ROW as PACKED_ROW
+from imgfs.layouts import UNIT_HOLE as UNIT_HOLE
+from imgfs.layouts import UNIT_LOST as UNIT_LOST
+from imgfs.layouts import Chunked as Chunked
+from imgfs.layouts import Codec as Codec
+from imgfs.layouts import Enciphered as Enciphered
+from imgfs.layouts import Foreign as Foreign
+from imgfs.layouts import Inline as Inline
+from imgfs.layouts import Layout as Layout
+from imgfs.layouts import Linear as Linear
+from imgfs.layouts import Packed as Packed
+from imgfs.layouts import Striped as Striped
 
 Ino = NewType("Ino", int)  # number of a node in the mount
 
-HOLE: Final = -1  # the image says: zeros
-LOST: Final = -2  # the image does not say: an error to read
-LINEAR_ROW: Final = 26  # bytes of a run in the memory file of a reply
-
-CODED: Final = 0x8000_0000  # bit of a Chunked table entry: the unit is compressed
-UNIT_HOLE: Final = 0xFFFF_FFFF
-UNIT_LOST: Final = 0xFFFF_FFFE
-
 _DEEPEST: Final = 8  # folders of a name that an image gives
-
-PACKED_ROW: Final = 16  # bytes of a row of a Packed table
-PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: its bytes are stored verbatim
-PACKED_HOLE: Final = 2
-PACKED_LOST: Final = 4
-PACKED_PLAIN: Final = 8  # not compressed, and yet the codec's: a checksum is stored with it
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -100,153 +103,6 @@ class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True)
     rdev: int = 0  # device number of CHR and BLK as os.makedev packs it
     deleted: bool = False
     damaged: str = ""
-
-
-class Codec(msgspec.Struct, frozen=True, array_like=True):
-    """Name of a unit decoder and its parameters (see ``block.codecs``)."""
-
-    name: str
-    parameters: dict[str, int | bytes] = {}  # msgspec decodes one kind of string in a union
-
-
-class Inline(msgspec.Struct, frozen=True, tag="inline"):
-    """Content stored in the metadata itself."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Return the number of bytes."""
-        return len(self.data)
-
-
-class Linear(msgspec.Struct, frozen=True, kw_only=True, tag="linear"):
-    """Runs of one stream, in bytes.
-
-    Columns are parallel, of length n, sorted by ``logical``, not overlapping. What no run covers is
-    LOST: a back-end that means zeros says HOLE. ``which`` counts the tickets of the worker first and
-    the earlier layouts of the same reply after them; empty means ticket 0. ``rows`` > 0: the columns are
-    empty here, and lie in the memory file of the reply, one behind the other, of that many rows.
-
-    Shapes:
-        logical int64[n]: offset in the stream
-        length  int64[n]: > 0
-        target  int64[n]: offset in lowers[which], or HOLE, or LOST
-        which  uint16[n]
-    """
-
-    size: int
-    logical: bytes
-    length: bytes
-    target: bytes
-    which: bytes = b""
-    rows: int = 0
-
-    @classmethod
-    def of(cls, size: int, runs: Iterable[tuple[int, int, int]], which: Iterable[int] = ()) -> Linear:
-        """Build the columns from (logical, length, target) rows."""
-        rows = list(runs)
-        columns = [array("q", column).tobytes() for column in zip(*rows, strict=True)] or [b"", b"", b""]
-        return cls(
-            size=size,
-            logical=columns[0],
-            length=columns[1],
-            target=columns[2],
-            which=array("H", which).tobytes(),
-        )
-
-
-class Chunked(msgspec.Struct, frozen=True, kw_only=True, tag="chunked"):
-    """Units of one size, each decoded by a codec from where it is stored.
-
-    The stored bytes of unit i of group g are [base[g] + entry(i), base[g] + entry(i + 1)) of
-    lowers[which[g]]; the last unit of a group ends at ends[g]. Entries are offsets below 2^31 with
-    the CODED bit, or UNIT_HOLE, or UNIT_LOST. Within a group they ascend.
-
-    Shapes:
-        table uint32[n]: n = ceil(size / unit); empty: the rows lie in the memory file of the reply
-        first  int64[m]: first unit of each group, ascending, first[0] == 0
-        base   int64[m]
-        ends   int64[m]
-        which uint16[m]: as in Linear; empty means ticket 0
-    """
-
-    size: int
-    unit: int
-    codec: Codec
-    table: bytes
-    first: bytes
-    base: bytes
-    ends: bytes
-    which: bytes = b""
-
-
-class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
-    """Units of one decoded size, each with an explicit place in lowers[which].
-
-    Rows are little-endian: offset u64, stored length u32, flags u32 (PACKED_CODED, PACKED_PLAIN, PACKED_HOLE,
-    PACKED_LOST or none of them). Units may lie in any order, overlap, and have gaps between them; the
-    last may be shorter than ``unit``, which counts decoded bytes. ``which`` counts as in Linear.
-
-    Shapes:
-        table rows[n] of 16 bytes: n = ceil(size / unit); empty: the rows lie in the memory file of the reply
-    """
-
-    size: int
-    unit: int
-    codec: Codec
-    table: bytes
-    which: int = 0
-
-
-class Striped(msgspec.Struct, frozen=True, kw_only=True, tag="striped"):
-    """Chunks dealt out to members in a pattern that repeats, some of them to be computed from others.
-
-    Chunk i of the stream, ``chunk`` bytes, is number c = i % period of round r = i // period. Its terms are
-    [ends[c - 1], ends[c]): one term is bytes [base + r * stride, + chunk) of lowers[which], several are added
-    in GF(2^8) of the polynomial 0x11D, each byte multiplied by its factor: the parity of RAID 5 has factors
-    of 1, Q of RAID 6 and what is solved from it others. No term: LOST. One term of factor 1 is stored bytes.
-    The last chunk may be shorter; of its terms as much is used.
-
-    Shapes:
-        ends  uint32[period]: ascending
-        which uint16[t], base int64[t], factor uint8[t]: of all terms, t = ends[-1]
-    """
-
-    size: int
-    chunk: int
-    stride: int
-    ends: bytes
-    which: bytes
-    base: bytes
-    factor: bytes
-
-
-class Enciphered(msgspec.Struct, frozen=True, kw_only=True, tag="enciphered"):
-    """Sectors of ciphertext as long as their plaintext: byte i of the stream is stored at base + i.
-
-    ``codec`` names a cipher (see ``block.ciphers``) with its key; sector k of the stream has the number
-    ``first`` + k * ``step`` for the cipher. Units: ``size``, ``sector`` and ``base`` bytes. ``which`` counts as in
-    Linear. What is not encrypted, or elsewhere, is laid over this by a Linear.
-    """
-
-    size: int
-    sector: int
-    codec: Codec
-    first: int = 0
-    step: int = 1
-    base: int = 0
-    which: int = 0
-
-
-class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
-    """Bytes only the worker can produce, through its ``read`` verb. ``why`` is counted and shown."""
-
-    size: int
-    why: str = ""
-
-
-Layout = Inline | Linear | Chunked | Packed | Striped | Enciphered | Foreign
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -320,12 +176,13 @@ def beneath(name: str) -> bool:
 class Secret(msgspec.Struct, frozen=True, array_like=True):
     """A key the analyst gave, on its way to the one worker that may use it.
 
-    ``kind`` is that of the key file: password, recovery, keyfile (``value`` holds the file's bytes), volume-key,
-    clear.
+    ``kind`` is that of the key file: password, recovery, keyfile (``value`` holds the file's bytes),
+    volume-key (the bytes of the key), clear. ``pim`` is VeraCrypt's, 0: none was given.
     """
 
     kind: str
     value: bytes
+    pim: int = 0
 
     def __repr__(self) -> str:
         """Return what may be logged."""
@@ -362,7 +219,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Protector(msgspec.Struct, frozen=True, array_like=True):
-    """What can open a locked volume: its slot, its kind (as the keys of a key file), its id, what trying costs."""
+    """What can open a locked volume: slot, kind (as the keys of a key file), id, what trying costs."""
 
     slot: str
     kind: str

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imgfs.block.fetch import Fetcher
-    from imgfs.opening.layers import Layers
+    from imgfs.opening.keys import Key
+    from imgfs.opening.layers import Layer, Layers
     from imgfs.opening.members import Evidence
     from imgfs.tree.nodes import Node
     from imgfs.worker.supervisor import Supervisor
@@ -67,6 +68,11 @@ class Session:
                     number += 1
                 taken.add(name)
                 nursery.start_soon(self._resolver.disk, evidence, name)
+        await self._resolver.assemble()
+
+    async def unlock(self, keys: Sequence[Key], volume: str = "*") -> list[Layer]:
+        """Try keys on locked layers; see ``Waiting.unlock``."""
+        return await self._resolver.waiting.unlock(list(keys), volume)
 
     async def complete(self) -> None:
         """Open everything there is: what ``info`` reports needs no access to wait for."""

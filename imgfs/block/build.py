@@ -32,7 +32,19 @@ def build(
     table: memoryview | None = None,
     foreign: Callable[[int, int], Awaitable[bytes]] | None = None,
 ) -> ByteSource:
-    """Return the source the last of ``layouts`` describes, checked and flattened.
+    """Return the source the last of ``layouts`` describes; see ``build_all``."""
+    return build_all(layouts, tickets, spec, table=table, foreign=foreign)[-1]
+
+
+def build_all(
+    layouts: Sequence[Layout],
+    tickets: Sequence[ByteSource],
+    spec: str,
+    *,
+    table: memoryview | None = None,
+    foreign: Callable[[int, int], Awaitable[bytes]] | None = None,
+) -> list[ByteSource]:
+    """Return the source that each of ``layouts`` describes, checked and flattened.
 
     ``table`` is the memory file of the reply: layouts without a table or columns of their own take
     their rows from it, one after the other. ``foreign`` reads (offset, length) of a Foreign layout.
@@ -73,7 +85,7 @@ def build(
                 sources.append(ForeignSource(size, foreign))
             case _:
                 raise Malformed(f"a layout of kind {type(layout).__name__}", spec=spec)
-    return sources[-1]
+    return sources[len(tickets) :]
 
 
 def _filled(layout: Linear, table: memoryview | None, at: int) -> Linear:

@@ -14,6 +14,7 @@ import trio
 
 from imgfs import limits, log
 from imgfs.daemon.attributes import Owner, absent, entry
+from imgfs.daemon.courtesy import LARGE, Courtesy
 from imgfs.daemon.pages import Pages
 from imgfs.errors import ImgfsError, NotFound
 from imgfs.model import Attr, Ino, Kind
@@ -75,9 +76,10 @@ class Operations(pyfuse3.Operations):
         self._session = session
         self._tree = session.tree
         self._owner = owner
-        self._files: dict[int, OpenFile] = {}
+        self._files: dict[int, tuple[OpenFile, int]] = {}  # with the process that opened it
         self._folders: dict[int, tuple[Node, int]] = {}  # with the process that reads
         self._pages = Pages()
+        self._courtesy = Courtesy()
         self._next = 1
         self._fast = 0
         self._slow = 0
@@ -90,7 +92,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Answer a name; absence is answered so that the kernel remembers it."""
-        CALLER.set(ctx.pid)
+        self._call(ctx.pid)
         folder = self._tree.node(Ino(parent_inode))
         try:
             node = await folder.find(name)
@@ -109,14 +111,14 @@ class Operations(pyfuse3.Operations):
     @barrier
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Answer attributes."""
-        CALLER.set(ctx.pid)
+        self._call(ctx.pid)
         node = self._tree.node(Ino(inode))
         return self._entry(node, await node.attr())
 
     @barrier
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Answer a link's target, confined to its subvolume."""
-        CALLER.set(ctx.pid)
+        self._call(ctx.pid)
         return await self._tree.node(Ino(inode)).link()
 
     def _entry(self, node: Node, attr: Attr) -> pyfuse3.EntryAttributes:
@@ -127,6 +129,7 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a directory; its listing is read page by page."""
         handle = self._handle()
+        self._courtesy.asked(ctx.pid)
         self._folders[handle] = self._tree.node(Ino(inode)), ctx.pid
         return handle
 
@@ -134,7 +137,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Reply rows with attributes until the kernel's buffer is full."""
         folder, pid = self._folders[fh]
-        CALLER.set(pid)
+        self._call(pid)
         tree, owner, reply = self._tree, self._owner, pyfuse3.readdir_reply
         forever = folder.forever
         index = start_id
@@ -174,7 +177,7 @@ class Operations(pyfuse3.Operations):
         """Resolve a file's layout; reading it asks no parser."""
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
-        CALLER.set(ctx.pid)
+        self._call(ctx.pid)
         node = self._tree.node(Ino(inode))
         self._pages.opening(inode)
         try:
@@ -185,15 +188,20 @@ class Operations(pyfuse3.Operations):
             self._pages.closed(inode)
             raise
         handle = self._handle()
-        self._files[handle] = file
+        self._files[handle] = file, ctx.pid
         return pyfuse3.FileInfo(fh=handle, direct_io=not node.forever, keep_cache=node.forever)
 
     @barrier
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Reply bytes; the common case neither waits nor changes threads."""
-        file = self._files[fh]
+        file, pid = self._files[fh]
+        courtesy = self._courtesy
+        courtesy.asked(pid, size)
+        shared = size >= LARGE and courtesy.greedy(pid)
+        if shared:
+            await courtesy.give_way()
         try:
-            data = file.read_nowait(off, size)
+            data = file.read_nowait(off, size, ahead=not shared)
             self._fast += 1
         except trio.WouldBlock:
             self._slow += 1
@@ -204,7 +212,7 @@ class Operations(pyfuse3.Operations):
     @barrier
     async def release(self, fh: int) -> None:
         """Close a file."""
-        self._pages.closed(self._files.pop(fh).node.ino)
+        self._pages.closed(self._files.pop(fh)[0].node.ino)
 
     @barrier
     async def flush(self, fh: int) -> None:
@@ -227,13 +235,13 @@ class Operations(pyfuse3.Operations):
     @barrier
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Answer attribute names."""
-        CALLER.set(ctx.pid)
+        self._call(ctx.pid)
         return list(await self._tree.node(Ino(inode)).xattrs())
 
     @barrier
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """Answer an attribute."""
-        CALLER.set(ctx.pid)
+        self._call(ctx.pid)
         value = (await self._tree.node(Ino(inode)).xattrs()).get(name)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
@@ -254,13 +262,18 @@ class Operations(pyfuse3.Operations):
         return shown
 
     # --- own ----------------------------------------------------------------------------------------------
+    def _call(self, pid: int) -> None:
+        """Take note of whose request this is."""
+        CALLER.set(pid)
+        self._courtesy.asked(pid)
+
     def _handle(self) -> int:
         self._next += 1
         return self._next
 
     def open_inodes(self) -> set[Ino]:
         """Return the numbers of open files, for invalidation when their media changed."""
-        return {file.node.ino for file in self._files.values()}
+        return {file.node.ino for file, _ in self._files.values()}
 
     def statistics(self) -> dict[str, float]:
         """Count requests. Units: seconds, bytes."""
@@ -269,6 +282,7 @@ class Operations(pyfuse3.Operations):
             "reads_answered_at_once": self._fast,
             "reads_that_waited": self._slow,
             "bytes_read": self._bytes,
+            "reads_that_gave_way": self._courtesy.waited,
             "files_given_at_open": self._pages.stored,
             "open_files": len(self._files),
             "open_directories": len(self._folders),

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgfs import log
-from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported, WorkerError
+from imgfs import limits, log
+from imgfs.errors import (
+    EvidenceError,
+    NeedKey,
+    NeedMembers,
+    NotMine,
+    NotSupported,
+    UsageError,
+    WorkerError,
+)
 from imgfs.opening.layers import Layer, Layers
 from imgfs.worker.client import open_layer
 
@@ -15,6 +25,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Backend
     from imgfs.block.pieces import ByteSource
+    from imgfs.opening.keys import Key
     from imgfs.opening.layers import LayerKind
     from imgfs.opening.place import Place
     from imgfs.worker.client import Layer as Opened
@@ -23,16 +34,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked to be opened, so that it can be asked again: with a key, with all members."""
+
+    backend: Backend
+    sources: Sequence[ByteSource]
+    names: Sequence[str]
+    place: Place
+
+
 class Attempts:
     """Opens layers and keeps the record of what was found."""
 
-    __slots__ = ("_forced", "_supervisor", "layers")
+    __slots__ = ("_forced", "_supervisor", "keys", "layers", "needs")
 
-    def __init__(self, supervisor: Supervisor, forced: str = "") -> None:
+    def __init__(self, supervisor: Supervisor, forced: str = "", keys: Sequence[Key] = ()) -> None:
         """``forced`` names the back-end the analyst asked for: that it does not fit is said."""
         self._supervisor = supervisor
         self._forced = forced
+        self.keys = list(keys)
         self.layers = Layers()
+        # what the last attempt at a layer lacked, by address
+        self.needs: dict[str, NeedKey | NeedMembers] = {}
 
     async def open(
         self,
@@ -58,31 +82,103 @@ class Attempts:
                 members=[name for name in file_names if name],
             )
         )
+        asked = Asked(backend=backend, sources=sources, names=file_names, place=place)
+        return layer, await self.again(layer, asked)
+
+    async def again(self, layer: Layer, asked: Asked) -> Opened | None:
+        """Let a worker open a layer that is recorded; see ``open``."""
+        self.needs.pop(layer.spec, None)
         try:
-            opened = await open_layer(
-                self._supervisor, backend.name, sources, file_names, place.options, layer.spec
-            )
+            opened = await self._opened(layer, asked)
         except NotMine:
-            if backend.name == self._forced and not place.nested:
-                self.damaged(layer, f"--type {backend.name}: this is none")
+            if asked.backend.name == self._forced and not asked.place.nested:
+                self.damaged(layer, f"--type {asked.backend.name}: this is none")
             else:
                 self.layers.drop(layer)
         except NotSupported as why:
             layer.state, layer.needs = "unsupported", why.message
             logger.info(log.LAYER_UNSUPPORTED, extra={"spec": layer.spec, "why": why.message})
         except NeedKey as why:
-            layer.state, layer.needs = "locked", why.message
+            self._locked(layer, why)
         except NeedMembers as why:
-            layer.state, layer.needs = "incomplete", str(why)
-        except (EvidenceError, WorkerError) as why:
+            layer.state, layer.needs = "incomplete", f"{why.of - why.have} more of {why.of} members"
+            layer.uuid = why.set_id
+            self.needs[layer.spec] = why
+        except (EvidenceError, WorkerError, UsageError) as why:
             self.damaged(layer, str(why))
         else:
             logger.info(log.LAYER_OPENED, extra={"spec": layer.spec})
-            return layer, opened
-        return layer, None
+            return opened
+        return None
+
+    async def _opened(self, layer: Layer, asked: Asked) -> Opened:
+        """Open without a key first, so that what is locked is known; then with those that may fit."""
+        try:
+            if asked.backend.by_key:  # nothing tells it from noise but a key that opens it
+                raise NeedKey(kinds=asked.backend.keys, memory=0)  # noqa: TRY301  # asked like the others
+            return await self._ask(layer, asked)
+        except NeedKey as need:
+            fitting = [key for key in self.keys if key.fits(layer.spec, asked.backend.keys)]
+            layer.protectors = [list(row) for row in need.protectors]
+            if not fitting:
+                if asked.backend.by_key:
+                    raise NotMine(asked.backend.name) from None
+                raise
+            memory = _allowed(need.memory)
+            asked = replace(asked, place=asked.place.with_keys(key.secret() for key in fitting))
+            try:
+                return await self._ask(layer, asked, memory=memory)
+            except NeedKey as still:
+                if asked.backend.by_key:
+                    raise NotMine(asked.backend.name) from None
+                said = f"{need.message}; of {len(fitting)} keys none opens it: {still.message}"
+                raise NeedKey(said, kinds=need.kinds, protectors=need.protectors) from still
+
+    async def _ask(self, layer: Layer, asked: Asked, memory: int = limits.WORKER_MEMORY) -> Opened:
+        place, backend = asked.place, asked.backend
+        return await open_layer(
+            self._supervisor,
+            backend.name,
+            asked.sources,
+            asked.names,
+            place.options,
+            layer.spec,
+            memory=memory,
+        )
+
+    def _locked(self, layer: Layer, why: NeedKey) -> None:
+        layer.state, layer.needs = "locked", why.message or f"one of {', '.join(why.kinds)}"
+        layer.protectors = [list(row) for row in why.protectors]
+        self.needs[layer.spec] = why
+        logger.info(log.LAYER_LOCKED, extra={"spec": layer.spec, "why": layer.needs})
 
     def damaged(self, layer: Layer, why: str) -> None:
         """Record that a layer cannot be read."""
         layer.state = "damaged"
         layer.note(why)
         logger.warning(log.LAYER_DAMAGED, extra={"spec": layer.spec, "why": why})
+
+
+def _available() -> int:
+    """Return how many bytes of memory can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * limits.KIB
+    return limits.WORKER_MEMORY
+
+
+def _allowed(claimed: int) -> int:
+    """Return the address space for deriving a key that says it takes ``claimed`` bytes.
+
+    Raises:
+        NeedKey: it takes more than is allowed, or than this machine has.
+    """
+    if not claimed:
+        return limits.WORKER_MEMORY
+    most = min(limits.DERIVE_MEMORY, max(_available() // 2, limits.WORKER_MEMORY))
+    if claimed > most:
+        mib = limits.MIB
+        raise NeedKey(
+            f"its header asks for {claimed // mib} MiB to derive a key, {most // mib} MiB are allowed here"
+        )
+    return limits.WORKER_MEMORY + claimed

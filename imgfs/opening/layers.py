@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from imgfs.tree.facts import iso
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,11 +44,17 @@ class Layer:
     metadata: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
+    protectors: list[list[str]] = field(default_factory=list)  # slot, kind, id, cost
 
     def note(self, text: str) -> None:
         """Add a remark once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def created(self, when_ns: int | None) -> None:
+        """Take over when a snapshot was taken."""
+        if when_ns is not None:
+            self.metadata["created"] = iso(when_ns)
 
     def media(self, media: Media, size: int) -> None:
         """Take over what a container says."""
@@ -66,12 +74,15 @@ class Layer:
         self.sector = table.sector
         self.uuid = table.uuid
         self.label = table.label
+        self.version = table.version
+        self.needs = ""
         self.notes += table.notes
+        self.protectors = [[p.slot, p.kind, p.id, p.cost] for p in table.protectors] or self.protectors
 
     def volume(self, volume: Volume) -> None:
         """Take over what a table says of a slot."""
         self.slot = volume.slot
-        self.start = volume.start
+        self.start = volume.start if volume.layout < 0 else -1
         self.size = volume.stop - volume.start
         self.type = volume.type_name or volume.type_id
         self.label = volume.label
@@ -104,6 +115,11 @@ class Layers:
     def drop(self, layer: Layer) -> None:
         """Forget a layer that turned out not to be there."""
         self._layers.remove(layer)
+
+    def drop_if(self, layer: Layer) -> None:
+        """Forget a layer, unless that has happened."""
+        if layer in self._layers:
+            self._layers.remove(layer)
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(list(self._layers))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 from imgfs.backends import Role, discover
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imgfs.backends import Backend, Options
-    from imgfs.model import Spec
+    from imgfs.model import Secret, Spec
     from imgfs.opening.keys import Key
     from imgfs.tree.nodes import Dir
 
@@ -68,8 +70,13 @@ class Place:
 
     def inner(self, backend: str) -> Place:
         """Return the place one layer further in."""
-        spec, options = self.spec.child(backend, self.state), replace(self.options, state="")
+        options = replace(self.options, state="", keys=(), final=False)
+        spec = self.spec.child(backend, self.state)
         return replace(self, spec=spec, options=options, depth=self.depth + 1)
+
+    def with_keys(self, keys: Iterable[Secret]) -> Place:
+        """Return the place for one attempt with keys."""
+        return replace(self, options=replace(self.options, keys=tuple(keys)))
 
     def at(self, locator: str) -> Place:
         """Return the place of a child that the last layer names."""

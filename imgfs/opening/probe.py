@@ -10,7 +10,7 @@ from imgfs.backends import Role, discover
 from imgfs.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from imgfs.backends import Backend, Signature
     from imgfs.block.fetch import Fetcher
@@ -61,7 +61,12 @@ async def _readable(fetcher: Fetcher, source: ByteSource, start: int, stop: int)
 
 
 def candidates(
-    window: Window, roles: Iterable[Role], *, name: str = "", trials: bool = True
+    window: Window,
+    roles: Iterable[Role],
+    *,
+    name: str = "",
+    trials: bool = True,
+    kinds: Collection[str] = (),
 ) -> list[Backend]:
     """Return the back-ends worth opening, in the order to try them.
 
@@ -70,6 +75,7 @@ def candidates(
         roles: the roles that make sense here.
         name: the host file's name, for formats without magic; empty inside other layers.
         trials: also those that have no signature and must try.
+        kinds: of the keys that there are, for formats that only a key tells from noise.
     """
     wanted = set(roles)
     found = [
@@ -79,12 +85,16 @@ def candidates(
         and (
             any(map(window.holds, backend.signatures))
             or (backend.by_trial and trials)
+            or (backend.by_key and not set(backend.keys).isdisjoint(kinds))
             or (backend.by_name and name and re.fullmatch(backend.by_name, name, re.IGNORECASE))
         )
     ]
     return sorted(found, key=order)
 
 
-def order(backend: Backend) -> tuple[bool, bool, int, int]:
-    """Return the sort key of candidates: trials last, what shares its source first, then role and rank."""
-    return backend.by_trial, backend.exclusive, backend.role, backend.rank
+def order(backend: Backend) -> tuple[bool, bool, bool, int, int]:
+    """Return the sort key of candidates.
+
+    Trials last, before them what only a key opens; what shares its source first; then role and rank.
+    """
+    return backend.by_trial, backend.by_key, backend.exclusive, backend.role, backend.rank

@@ -23,6 +23,7 @@ from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME, Place
 from imgfs.opening.probe import candidates, look
 from imgfs.opening.volumes import Volumes
+from imgfs.opening.waiting import Waiting
 from imgfs.tree import names
 
 if TYPE_CHECKING:
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
 class Resolver:
     """Builds the tree of one session."""
 
-    __slots__ = ("_attempts", "_containers", "_fetcher", "_overrule", "_tree", "_volumes")
+    __slots__ = (
+        "_attempts",
+        "_containers",
+        "_fetcher",
+        "_held",
+        "_overrule",
+        "_tree",
+        "_volumes",
+        "waiting",
+    )
 
     def __init__(self, tree: Tree, supervisor: Supervisor, fetcher: Fetcher, overrule: Overrule) -> None:
         if overrule.type and overrule.forced is None:
@@ -50,9 +60,11 @@ class Resolver:
         self._tree = tree
         self._fetcher = fetcher
         self._overrule = overrule
-        self._attempts = Attempts(supervisor, overrule.type)
+        self._attempts = Attempts(supervisor, overrule.type, overrule.keys)
         self._containers = Containers(self._attempts, fetcher, overrule)
         self._volumes = Volumes(tree, self._attempts, fetcher, overrule)
+        self.waiting = Waiting(tree, self._attempts, self._volumes)
+        self._held: list[trio.Event] = []  # disks that are whole when sets are
 
     @property
     def layers(self) -> Layers:
@@ -78,8 +90,20 @@ class Resolver:
             if disk.child(b"disk.raw") is None:
                 disk.add(b"disk.raw", self._tree.raw(evidence.files[0], shown))
         finally:
-            resolved.set()
+            if self._volumes.sets.on(disk):
+                self._held.append(resolved)
+            else:
+                resolved.set()
         return disk
+
+    async def assemble(self) -> None:
+        """Open the sets of all disks that were resolved."""
+        held, self._held = self._held, []
+        try:
+            await self.waiting.assemble()
+        finally:
+            for resolved in held:
+                resolved.set()
 
     async def enter(self, source: ByteSource, spec: str, name: bytes) -> Dir | None:
         """Resolve the disk inside a file of the evidence; None when nothing is recognised in it."""
@@ -98,6 +122,7 @@ class Resolver:
         path = f"{spec}/{names.printable(name)}@"
         place = Place(disk, inner, path, options, depth, nested=True)
         await self._resolve([source], [""], place, Nothing())
+        await self.waiting.assemble()
         return disk
 
     async def _resolve(

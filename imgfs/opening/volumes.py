@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from imgfs import limits
 from imgfs.backends import Role
+from imgfs.block.build import build_all
 from imgfs.block.extents import ExtentMap
-from imgfs.errors import EvidenceError, WorkerError
+from imgfs.errors import EvidenceError, NeedKey, NeedMembers, WorkerError
 from imgfs.model import Attr, FilesInfo, Kind, VolumeTable
+from imgfs.opening.attempt import Asked
 from imgfs.opening.gaps import bounded, gaps
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME
 from imgfs.opening.probe import candidates, look
+from imgfs.opening.sets import Member, Sets, Spot
+from imgfs.opening.snapshots import Snapshots
 from imgfs.tree import names
+from imgfs.tree.nodes import Dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,26 +31,46 @@ if TYPE_CHECKING:
     from imgfs.model import Volume
     from imgfs.opening.attempt import Attempts
     from imgfs.opening.place import Overrule, Place
-    from imgfs.tree.nodes import Dir
     from imgfs.tree.tree import Tree
     from imgfs.worker.client import Layer as Opened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """A layer that waits for a key, and where what is in it will go."""
+
+    asked: Asked
+    layer: Layer
+    spot: Spot | None
 
 
 class Volumes:
     """Puts volumes and file systems into the directory of a disk."""
 
-    __slots__ = ("_attempts", "_fetcher", "_overrule", "_tree")
+    __slots__ = ("_attempts", "_fetcher", "_overrule", "_snapshots", "_tree", "locked", "sets")
 
     def __init__(self, tree: Tree, attempts: Attempts, fetcher: Fetcher, overrule: Overrule) -> None:
         self._tree = tree
         self._attempts = attempts
         self._fetcher = fetcher
         self._overrule = overrule
+        self._snapshots = Snapshots(tree, attempts, fetcher)
+        self.sets = Sets()
+        self.locked: dict[str, Locked] = {}  # by address
 
     async def cover(self, source: ByteSource, place: Place) -> None:
         """Open the tables and file systems that cover a whole source."""
-        for backend in await self._candidates(source, place, in_slot=False):
-            if await self._attach(backend, source, place) and backend.exclusive:
+        found = await self._candidates(source, place, in_slot=False)
+        beside = [backend for backend in found if backend.role is Role.SNAPSHOTS]
+        for backend in [backend for backend in found if backend not in beside]:
+            if not await self._attach(backend, source, place):
+                continue
+            if backend.role is Role.FILES and beside:
+                folder = place.disk.child(place.disk.names()[-1])  # that of the file system
+                assert isinstance(folder, Dir)  # noqa: S101  # attaching made it
+                for one in beside:
+                    await self._snapshots.show(one, folder, source, place)
+            if backend.exclusive:
                 return
 
     async def only(
@@ -60,39 +85,78 @@ class Volumes:
             return
         layer.files(answer.opened)
         folder = self._folder(sources[0], place, f"00-{names.slug(answer.opened.type)}", layer)
-        await self._trees(answer, folder, sources[0], place, backend)
+        await self.trees(answer, folder, sources[0], place, backend)
 
     async def _candidates(self, source: ByteSource, place: Place, *, in_slot: bool) -> list[Backend]:
         forced = self._overrule.forced
         if not place.nested and forced is not None and forced.role in IN_VOLUME:
             return [forced]
-        found = candidates(await look(self._fetcher, source), IN_VOLUME)
+        kinds = {key.type for key in self._attempts.keys}
+        found = candidates(await look(self._fetcher, source), IN_VOLUME, kinds=kinds)
         if in_slot and any(b.role is Role.FILES and not b.by_trial and not b.recognised for b in found):
             # the boot record of a file system ends like a partition table
             found = [b for b in found if b.name != "mbr"]
         return found
 
-    async def _attach(self, backend: Backend, source: ByteSource, place: Place) -> bool:
-        """Open a table or file system that covers ``source``; say whether it was."""
+    async def _attach(
+        self, backend: Backend, source: ByteSource, place: Place, spot: Spot | None = None
+    ) -> bool:
+        """Open a table or file system that covers ``source``; say whether it is there.
+
+        ``spot`` is the directory that the source has already; None: it has none.
+        """
         kind = "files" if backend.role is Role.FILES else "table"
         layer, answer = await self._attempts.open(backend, [source], place, kind)  # type: ignore[arg-type]  # a literal
-        if answer is None:
-            if layer.state not in ("unsupported", "locked"):
-                return False
-            self._folder(source, place, f"{place.prefix}00-{backend.name}", layer)
-            return True
+        asked = Asked(backend=backend, sources=[source], names=[""], place=place)
+        if answer is not None:
+            return await self.take(answer, asked, layer, spot)
+        if layer.state not in ("unsupported", "locked", "incomplete"):
+            return False
+        spot = spot or self._spot(source, place, backend, layer)
+        layer.path = f"{place.path}/{spot.name}"
+        need = self._attempts.needs.get(layer.spec)
+        if isinstance(need, NeedMembers):
+            self.sets.park(
+                Member(
+                    backend=backend, set_id=need.set_id, source=source, place=place, layer=layer, spot=spot
+                )
+            )
+        elif isinstance(need, NeedKey):
+            self.locked[layer.spec] = Locked(asked=asked, layer=layer, spot=spot)
+        return True
+
+    async def take(
+        self, answer: Opened, asked: Asked, layer: Layer, spot: Spot | None, *, apart: bool = False
+    ) -> bool:
+        """Put what was opened where it belongs; say whether it was something.
+
+        ``apart``: the volumes have a disk of their own, and no name before theirs.
+        """
+        backend, source, place = asked.backend, asked.sources[0], asked.place
         match answer.opened:
+            case VolumeTable() as table if table.layouts:
+                layer.table(table)
+                inner = place.inner(backend.name)
+                if not apart:
+                    spot = spot or self._spot(source, place, backend, layer)
+                    inner = replace(inner, prefix=f"{spot.name}.")
+                return await self._maps(answer, table, asked.sources, inner, layer)
             case VolumeTable() as table:
                 layer.table(table)
                 await self._table(table, source, place.inner(backend.name), layer)
             case FilesInfo() as info:
                 layer.files(info)
                 folder = self._folder(source, place, f"{place.prefix}00-{names.slug(info.type)}", layer)
-                await self._trees(answer, folder, source, place, backend)
+                await self.trees(answer, folder, source, place, backend)
             case _:
                 self._attempts.damaged(layer, f"{backend.name} answered with a container")
                 return False
         return True
+
+    def _spot(self, source: ByteSource, place: Place, backend: Backend, layer: Layer) -> Spot:
+        """Make the directory of a layer that covers a whole source."""
+        folder = self._folder(source, place, f"{place.prefix}00-{backend.name}", layer)
+        return Spot(folder=folder, name=layer.path.rpartition("/")[2])
 
     def _folder(self, source: ByteSource, place: Place, name: str, layer: Layer | None = None) -> Dir:
         """Make the directory of a volume, with its bytes."""
@@ -104,7 +168,7 @@ class Volumes:
             layer.path = f"{place.path}/{names.printable(shown)}"
         return folder
 
-    async def _trees(
+    async def trees(
         self, answer: Opened, folder: Dir, source: ByteSource, place: Place, backend: Backend
     ) -> None:
         """Hang the trees of a file system into its volume."""
@@ -124,7 +188,10 @@ class Volumes:
         layer.notes += said
         place = replace(place, options=replace(place.options, sector=table.sector))
         for volume in shown:
-            await self._slot(volume, source, place)
+            window = ExtentMap.window(source, volume.start, volume.stop)
+            base = place.options.base + volume.start
+            inner = replace(place.at(str(volume.slot)), options=replace(place.options, base=base))
+            await self._volume(volume, window, inner, f"{volume.slot:02d}-")
         rest = [("remainder", remainder)] if remainder is not None else []
         rest += [("unallocated", gap) for gap in gaps(table.volumes, source.size)]
         for kind, volume in rest:
@@ -132,32 +199,55 @@ class Volumes:
             window = ExtentMap.window(source, volume.start, volume.stop)
             self._folder(window, place.at(name), f"{place.prefix}{name}")
 
-    async def _slot(self, volume: Volume, source: ByteSource, place: Place) -> None:
+    async def _maps(
+        self,
+        answer: Opened,
+        table: VolumeTable,
+        sources: Sequence[ByteSource],
+        place: Place,
+        layer: Layer,
+    ) -> bool:
+        """Put the volumes of a table that are maps of their own into the disk; say whether they can be."""
+        try:
+            made = build_all(table.layouts, sources, layer.spec, table=answer.table)
+        except EvidenceError as why:
+            self._attempts.damaged(layer, str(why))
+            return False
+        if len(table.volumes) > limits.MAX_VOLUMES:
+            layer.note(f"{len(table.volumes)} volumes: the first {limits.MAX_VOLUMES} are shown")
+        place = replace(place, options=replace(place.options, base=0))
+        for volume in table.volumes[: limits.MAX_VOLUMES]:
+            if volume.layout < 0:
+                layer.note(f"volume {volume.slot} of {layer.backend} has no map")
+                continue
+            locator = names.slug(volume.label) or str(volume.slot)
+            number = "" if volume.label or len(table.volumes) == 1 else f"{volume.slot:02d}-"
+            await self._volume(volume, made[volume.layout], place.at(locator), number)
+        return True
+
+    async def _volume(self, volume: Volume, source: ByteSource, place: Place, number: str) -> None:
         """Put a volume in the tree; a table in it is opened now, a file system on first access."""
-        window = ExtentMap.window(source, volume.start, volume.stop)
-        base = place.options.base + volume.start
-        inner = replace(place.at(str(volume.slot)), options=replace(place.options, base=base))
-        found = await self._candidates(window, place, in_slot=True)
+        found = await self._candidates(source, place, in_slot=True)
         table = place.spec.steps[-1].backend
-        if not volume.start:
+        if not volume.start and volume.layout < 0:
             # the table itself lies at the start of this volume: found again, it would hold itself for ever
             found = [b for b in found if b.name != table]
-        kind = next((b.name for b in found if not b.by_trial), "")
+        kind = next((b.name for b in found if not b.by_trial and not b.by_key and b.exclusive), "")
         words = (volume.label, kind, volume.type_name, volume.type_id, "volume")
-        name = f"{place.prefix}{volume.slot:02d}-{next(filter(None, map(names.slug, words)))}"
-        layer = self._attempts.layers.add(Layer(spec=str(inner.spec), backend=table, kind="volume"))
+        name = f"{place.prefix}{number}{next(filter(None, map(names.slug, words)))}"
+        layer = self._attempts.layers.add(Layer(spec=str(place.spec), backend=table, kind="volume"))
         layer.volume(volume)
-        folder = self._folder(window, inner, name, layer)
-        tables = [b for b in found if b.role is not Role.FILES and not b.recognised]
+        spot = Spot(folder=self._folder(source, place, name, layer), name=layer.path.rpartition("/")[2])
+        tables = [b for b in found if b.role is Role.VOLUMES and not b.recognised]
         if place.depth < limits.MAX_DEPTH:
-            deeper = replace(inner, prefix=f"{name}.", depth=place.depth + 1)
+            deeper = replace(place, prefix=f"{spot.name}.", depth=place.depth + 1)
             for backend in tables:
-                if await self._attach(backend, window, deeper) and backend.exclusive:
+                if await self._attach(backend, source, deeper, spot) and backend.exclusive:
                     layer.state = "open"
                     return
         rest = [b for b in found if b not in tables]
         if rest:
-            folder.fill_with(partial(self._fill, folder, window, inner, rest, layer))
+            spot.folder.fill_with(partial(self._fill, spot.folder, source, place, rest, layer))
         else:
             layer.state = "open"
 
@@ -168,16 +258,25 @@ class Volumes:
         volume.state = "open"
         place = replace(place, path=volume.path)
         for backend in found:
-            layer, answer = await self._attempts.open(backend, [source], place, "files")
-            if answer is None:
-                if layer.state in ("unsupported", "locked") and backend.exclusive:
-                    volume.state, volume.needs = layer.state, layer.needs
-                    return
+            if backend.role is Role.SNAPSHOTS:
+                await self._snapshots.show(backend, folder, source, place)
                 continue
-            if not isinstance(answer.opened, FilesInfo):
-                self._attempts.damaged(layer, f"{backend.name} answered with no file system")
-                continue
-            layer.files(answer.opened)
-            await self._trees(answer, folder, source, place, backend)
-            if backend.exclusive:
+            if await self.files(backend, folder, source, place, volume):
                 return
+
+    async def files(
+        self, backend: Backend, folder: Dir, source: ByteSource, place: Place, volume: Layer
+    ) -> bool:
+        """Open a file system into the directory of its volume; say whether nothing else can be there."""
+        layer, answer = await self._attempts.open(backend, [source], place, "files")
+        if answer is None:
+            if layer.state in ("unsupported", "locked") and backend.exclusive:
+                volume.state, volume.needs = layer.state, layer.needs
+                return True
+            return False
+        if not isinstance(answer.opened, FilesInfo):
+            self._attempts.damaged(layer, f"{backend.name} answered with no file system")
+            return False
+        layer.files(answer.opened)
+        await self.trees(answer, folder, source, place, backend)
+        return backend.exclusive

@@ -88,8 +88,10 @@ class OpenFile:
         self._ahead = not _verbatim(source)
         self._readahead = Readahead()
 
-    def read_nowait(self, offset: int, length: int) -> bytes | bytearray | memoryview:
+    def read_nowait(self, offset: int, length: int, *, ahead: bool = True) -> bytes | bytearray | memoryview:
         """Return bytes [offset, offset + length) clipped to the size; valid until the next await.
+
+        ``ahead`` False: nothing is decoded that was not asked for.
 
         Raises:
             trio.WouldBlock: something has to be waited for.
@@ -98,7 +100,7 @@ class OpenFile:
         stop = min(offset + length, self.size)
         if offset >= stop:
             return b""
-        if self._ahead and (wanted := self._readahead.observe(offset, stop)) is not None:
+        if self._ahead and ahead and (wanted := self._readahead.observe(offset, stop)) is not None:
             self._fetcher.prefetch(self.source, *wanted)
         return self._fetcher.fetch_nowait(self.source, offset, stop)
 

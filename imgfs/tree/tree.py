@@ -15,6 +15,7 @@ from imgfs.tree.dircache import DirCache
 from imgfs.tree.filesystem import FileSystem, FsNode, is_place
 from imgfs.tree.handles import LayoutCache
 from imgfs.tree.inodes import ALIAS, MAX_FILE_SYSTEMS, Address, Aliases, pack, unpack
+from imgfs.tree.later import LaterRaw, LaterTree
 from imgfs.tree.nodes import Blob, Child, Dir, Raw
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Tree:
         self.enter: Enter | None = None
         self.background: Background = background or _never
         self._list_nested = list_nested
-        self._static: dict[int, Dir | Raw | Blob] = {}
+        self._static: dict[int, Node] = {}
         self._file_systems: list[FileSystem] = []
         self._aliases = Aliases()
         self._parents: dict[Ino, Ino] = {}
@@ -76,6 +77,20 @@ class Tree:
     def raw(self, source: ByteSource, spec: str) -> Raw:
         """Make a file of the bytes of a layer."""
         node = Raw(self._new(), source, m_ns=self.m_ns, spec=spec)
+        self._static[node.ino] = node
+        return node
+
+    def later_raw(
+        self, source: Callable[[], Awaitable[ByteSource]], *, size: int, m_ns: int, spec: str
+    ) -> LaterRaw:
+        """Make a file whose bytes are found when it is opened."""
+        node = LaterRaw(self._new(), source, size=size, m_ns=m_ns, spec=spec)
+        self._static[node.ino] = node
+        return node
+
+    def later_tree(self, root: Callable[[], Awaitable[Node]], *, m_ns: int, spec: str) -> LaterTree:
+        """Make the root of a tree that is opened by the first look into it."""
+        node = LaterTree(self._new(), root, m_ns=m_ns, spec=spec)
         self._static[node.ino] = node
         return node
 

@@ -92,6 +92,8 @@ def _open(
         codepage=request.codepage,
         base=request.base,
         state=request.state,
+        keys=request.keys,
+        final=request.final,
     )
     table = _Table(reader)
     result = backend.open(table, options)

@@ -33,7 +33,7 @@ from imgfs.model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imgfs.model import Attr, Layout, Page
+    from imgfs.model import Attr, Layout, Page, Protector
     from imgfs.worker.wire import OpenReply
 
 NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel shows
@@ -266,7 +266,7 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
         case Media() as media:
             _check_media(media, tickets, reply.table)
         case VolumeTable() as table:
-            _check_volumes(table)
+            _check_volumes(table, tickets, reply.table)
         case FilesInfo() as info:
             _check_files(info)
 
@@ -291,18 +291,37 @@ def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:
             raise WorkerLied(f"lost range [{start}, {stop}) leaves the media of {size} bytes")
 
 
-def _check_volumes(table: VolumeTable) -> None:
+def _check_volumes(table: VolumeTable, tickets: Sequence[int], rows: int) -> None:
     _check_sector(table.sector)
-    _check_texts(table.scheme, table.uuid, table.label, *table.notes)
+    _check_texts(table.scheme, table.uuid, table.label, table.version, *table.notes)
+    check_protectors(table.protectors)
+    if table.layouts:
+        check_layouts(table.layouts, tickets, table=rows)
+    elif rows > 0:
+        raise WorkerLied(f"rows of {rows} bytes for no layout")
     if len(table.volumes) > limits.MAX_SLOTS:
         raise WorkerLied(f"{len(table.volumes)} volumes")
     for volume in table.volumes:
         # A table may speak of more than a truncated media holds: the resolver clips and says so.
         if not 0 <= volume.start <= volume.stop <= limits.MAX_SIZE:
             raise WorkerLied(f"slot {volume.slot}: [{volume.start}, {volume.stop})")
+        if volume.layout != -1:
+            size = table.layouts[volume.layout].size if 0 <= volume.layout < len(table.layouts) else -1
+            if (volume.start, volume.stop) != (0, size):
+                raise WorkerLied(f"slot {volume.slot} is layout {volume.layout} of {len(table.layouts)}")
+        if volume.created_ns is not None and not -INT64 <= volume.created_ns < INT64:
+            raise WorkerLied(f"slot {volume.slot}: a time out of range")
         if not -1 <= volume.slot < INT64 or not 0 <= volume.flags < 2 * INT64:
             raise WorkerLied(f"slot {volume.slot}")
         _check_texts(volume.type_id, volume.type_name, volume.unique_id, volume.label)
+
+
+def check_protectors(protectors: Sequence[Protector]) -> None:
+    """Accept what can unlock a volume. Raises WorkerLied."""
+    if len(protectors) > limits.MAX_PROTECTORS:
+        raise WorkerLied(f"{len(protectors)} protectors")
+    for one in protectors:
+        _check_texts(one.slot, one.kind, one.id, one.cost)
 
 
 def _check_files(info: FilesInfo) -> None:

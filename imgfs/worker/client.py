@@ -60,8 +60,12 @@ async def open_layer(
     names: Sequence[str],
     options: Options,
     spec: str,
+    *,
+    memory: int = limits.WORKER_MEMORY,
 ) -> Layer:
     """Open ``sources[0]`` with a back-end in a new worker; the others are its further members.
+
+    ``memory``: bytes of address space that the worker may have.
 
     Raises:
         NotMine, NeedMembers, NeedKey, NotSupported: outcomes of opening.
@@ -69,9 +73,9 @@ async def open_layer(
         WorkerDied, WorkerTimeout, WorkerLied: the parser did not survive it.
         SandboxError: the worker could not be isolated.
     """
-    worker = Worker(supervisor, backend, sources, names, options, spec, record=Record())
+    worker = Worker(supervisor, backend, sources, names, options, spec, record=Record(), memory=memory)
     declared = discover().get(backend)
-    memory = _memory_file() if declared is None or declared.role in (Role.MEDIA, Role.SNAPSHOTS) else -1
+    memory = _memory_file() if declared is None or declared.role is not Role.FILES else -1
     keep = False
     try:
         async with supervisor.opening:

@@ -68,6 +68,7 @@ class Worker:
         "_calls",
         "_deaths",
         "_expected",
+        "_memory",
         "_not_before",
         "_openings_died",
         "_process",
@@ -96,7 +97,9 @@ class Worker:
         *,
         record: Record,
         expected: Media | FilesInfo | None = None,
+        memory: int = limits.WORKER_MEMORY,
     ) -> None:
+        """``memory``: bytes of address space the process may have."""
         self._supervisor = supervisor
         self.backend = backend
         self.sources = tuple(sources)
@@ -104,6 +107,7 @@ class Worker:
         self.options = options
         self.spec = spec
         self.record = record
+        self._memory = memory
         self._expected = expected  # what a fresh process must open again
         self.table = -1  # memory file of the first opening
         self.state = State.COLD
@@ -227,8 +231,12 @@ class Worker:
                 codepage=self.options.codepage,
                 base=self.options.base,
                 state=self.options.state,
+                keys=self.options.keys,
+                final=self.options.final,
+                memory=self._memory,
             )
-            status, payload = await self._process.ask(wire.encode(request), limits.DEADLINE["open"])
+            patience = limits.DEADLINE["unlock" if self.options.keys else "open"]
+            status, payload = await self._process.ask(wire.encode(request), patience)
             if status == wire.FAILED:
                 raise wire.decode_failure(payload)  # noqa: TRY301  # leaves through the clean-up below
             reply = _decoded(wire.decode_open, payload)

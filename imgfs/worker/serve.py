@@ -153,7 +153,7 @@ def _worker(
         if unsafe:
             sandbox.close_others(keep)
         else:
-            sandbox.enter(keep)
+            sandbox.enter(keep, memory=request.memory)
             report = sandbox.prove(template)
     except SandboxError as why:
         control.sendall(wire.frame(sequence, wire.FAILED, wire.encode_failure(why)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from imgfs import errors, limits
-from imgfs.model import Attr, Codec, FilesInfo, Layout, Media, Page, VolumeTable
+from imgfs.model import Attr, Codec, FilesInfo, Layout, Media, Page, Secret, VolumeTable
 
 if TYPE_CHECKING:
     import socket
@@ -21,6 +21,8 @@ PREFIX: Final = struct.Struct("<IIB")  # length, sequence, status
 HEAD: Final = 5  # bytes of the prefix that ``length`` counts
 OK: Final = 0
 FAILED: Final = 1
+_KINDS_MAX: Final = 16
+_WORD_MAX: Final = 200  # characters of a word of a failure
 MESSAGE_TEXT_MAX: Final = 1000  # characters of an error message that travel
 
 BLOCK_REQUEST: Final = struct.Struct("<IIQ")  # source, length, start
@@ -64,6 +66,9 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     codepage: str = "cp437"
     base: int = 0
     state: str = ""
+    keys: tuple[Secret, ...] = ()
+    final: bool = False
+    memory: int = limits.WORKER_MEMORY
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True, tag="list"):
@@ -234,7 +239,8 @@ def encode_failure(why: BaseException, spec: str = "") -> bytes:
             start, stop = _bounded(why.start), _bounded(why.stop)
             failure = Failure(name, text, start, stop, (_printable(why.spec or spec),))
         case errors.NeedKey():
-            failure = Failure("NeedKey", text, words=why.kinds)
+            words = (str(len(why.kinds)), *why.kinds, *[word for row in why.protectors for word in row])
+            failure = Failure("NeedKey", text, words=tuple(map(_printable, words)), numbers=(why.memory,))
         case errors.NeedMembers():
             words, numbers = (why.kind, why.set_id), (why.have, why.of)
             failure = Failure("NeedMembers", text, words=words, numbers=numbers)
@@ -262,13 +268,25 @@ def decode_failure(payload: bytes | bytearray | memoryview) -> Exception:
     if failure.name in _PLAIN:
         return _PLAIN[failure.name](message)
     if failure.name == "NeedKey":
-        return errors.NeedKey(message, kinds=tuple(w[:64] for w in failure.words[:16]))
+        return _need_key(message, failure)
     if failure.name == "NeedMembers" and len(failure.words) == len(failure.numbers) == 2:
         kind, set_id = failure.words
         have, of = failure.numbers
         if 0 <= have <= of <= limits.MAX_SEGMENTS:
             return errors.NeedMembers(kind[:64], set_id[:256], have, of)
     raise errors.WorkerLied(f"no such failure: {failure.name[:64]!r}")
+
+
+def _need_key(message: str, failure: Failure) -> errors.NeedKey:
+    """Return what a locked layer says of itself, cut to what can be shown."""
+    count, *words = [word[:_WORD_MAX] for word in failure.words] or ["0"]
+    kinds = words[: int(count)] if count.isascii() and count.isdigit() else []
+    rest = words[len(kinds) :][: 4 * limits.MAX_PROTECTORS]
+    rows = tuple((rest[at], rest[at + 1], rest[at + 2], rest[at + 3]) for at in range(0, len(rest) - 3, 4))
+    memory = failure.numbers[0] if len(failure.numbers) == 1 else 0
+    return errors.NeedKey(
+        message, kinds=tuple(kinds[:_KINDS_MAX]), protectors=rows, memory=max(0, memory)
+    )
 
 
 def _printable(text: str) -> str:

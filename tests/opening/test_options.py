@@ -55,12 +55,33 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def test_keys_are_read_and_fit_by_address(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
-    path.write_text('[[key]]\ntype = "password"\nvalue = "p"\nvolume = "*luks*"\n[[key]]\ntype = "clear"\n')
+    path.write_text(
+        '[[key]]\ntype = "password"\nvalue = "s3cret"\nvolume = "*luks*"\n[[key]]\ntype = "clear"\n'
+    )
     path.chmod(0o600)
-    assert load(path) == (Key("password", "p", "*luks*"), Key("clear", "", "*"))
+    assert load(path) == (Key("password", "s3cret", "*luks*"), Key("clear", "", "*"))
     assert load(path)[0].fits("disk.dd|gpt:2|luks")
     assert not load(path)[0].fits("disk.dd|gpt:2|bitlocker")
-    assert "p" not in repr(load(path)[0]).replace("password", "").replace("type", "")
+    assert "s3cret" not in repr(load(path)[0])
+    assert "s3cret" not in repr(load(path)[0].secret())
+
+
+def test_a_keyfile_is_read_where_it_says(tmp_path: Path) -> None:
+    (tmp_path / "k.bin").write_bytes(bytes(range(100)))
+    path = tmp_path / "keys.toml"
+    path.write_text('[[key]]\ntype = "keyfile"\nvalue = "k.bin"\noffset = 10\nsize = 20\n')
+    path.chmod(0o600)
+    assert load(path)[0].secret().value == bytes(range(10, 30))
+    path.write_text('[[key]]\ntype = "keyfile"\nvalue = "k.bin"\noffset = 90\nsize = 20\n')
+    with pytest.raises(UsageError, match="asked for"):
+        load(path)[0].secret()
+    path.write_text(
+        '[[key]]\ntype = "volume-key"\nvalue = "00ff"\n[[key]]\ntype = "volume-key"\nvalue = "x"\n'
+    )
+    good, bad = load(path)
+    assert good.secret().value == b"\0\xff"
+    with pytest.raises(UsageError, match="hexadecimal"):
+        bad.secret()
 
 
 @pytest.mark.parametrize(
