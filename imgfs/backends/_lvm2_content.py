@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._galois import combine
+from imgfs.block.galois import multiples
 from imgfs.errors import LostBytes, Truncated
 from imgfs.model import HOLE, Linear, Striped
 
@@ -71,9 +71,19 @@ class Content:
                 raise LostBytes("nobody has a stripe", start=start, stop=start + count)
             shift = turn * striped.stride + skip
             read = [self._run((start, count, which[term], base[term] + shift), depth) for term in terms]
-            parts.append(combine(read, striped.factor[terms.start : terms.stop]))
+            parts.append(_sum(read, striped.factor[terms.start : terms.stop]))
             start += count
         return b"".join(parts)
+
+
+def _sum(terms: list[bytes], factors: bytes) -> bytes:
+    """Return the sum in GF(2^8) of terms of one length, each multiplied by its factor."""
+    if factors == b"\1":
+        return terms[0]
+    total = 0
+    for term, factor in zip(terms, factors, strict=True):
+        total ^= int.from_bytes(term if factor == 1 else term.translate(multiples(factor)), "little")
+    return total.to_bytes(len(terms[0]), "little")
 
 
 def _cut(linear: Linear, start: int, length: int) -> list[Run]:

@@ -31,7 +31,7 @@ _EXTENDED: Final = 1  # of the features: the fields behind the flags mean someth
 _RESHAPING: Final = 1
 _ALL: Final = (1 << 64) - 1
 _PARITY_FIRST: Final = 4
-_IMAGES: Final = 253
+_IMAGES: Final = 64  # the most that the tools make
 _DEFAULTS: Final = {"raid5": "raid5_ls", "raid6": "raid6_zr"}
 
 

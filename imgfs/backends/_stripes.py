@@ -3,46 +3,46 @@
 A row is one chunk of every member. What is missing is solved from the rest of its row, by factors the daemon
 applies; between two changes of what is missing the pattern is one ``Striped``.
 
-Source: SNIA DDF 2.0, chapter 4 (RAID levels, parity rotations, Q); kernel documentation
-admin-guide/device-mapper/dm-raid.rst (names of the layouts) and striped.rst; md(4) (near copies of RAID10).
+Source: kernel documentation admin-guide/device-mapper/dm-raid.rst (names of the layouts) and striped.rst; md(4)
+(near copies of RAID10). Where parity lies: ``_parity``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._galois import solve
+from imgfs.backends import _parity
 from imgfs.backends._lvm2_bodies import Body, joined
 from imgfs.errors import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from imgfs.backends._galois import Term
     from imgfs.backends._lvm2_bodies import Range, Run, Stack
 
     Chunks = list[list[tuple[int, int, int]]]  # of a group of rows: terms (disk, row of the group, factor)
 
-PARITY: Final = {  # how the parity moves: layout -> disks of Q
-    "raid5_n": 0,
-    "raid5_0": 0,
-    "raid5_la": 0,
-    "raid5_ra": 0,
-    "raid5_ls": 0,
-    "raid5_rs": 0,
-    "raid6_zr": 1,
-    "raid6_nr": 1,
-    "raid6_nc": 1,
-    "raid6_n_6": 1,
-    "raid6_0_6": 1,
-    "raid6_la_6": 1,
-    "raid6_ra_6": 1,
-    "raid6_ls_6": 1,
-    "raid6_rs_6": 1,
+PARITY: Final = {  # level and layout as md numbers them
+    "raid5_la": (5, _parity.LEFT_ASYMMETRIC),
+    "raid5_ra": (5, _parity.RIGHT_ASYMMETRIC),
+    "raid5_ls": (5, _parity.LEFT_SYMMETRIC),
+    "raid5_rs": (5, _parity.RIGHT_SYMMETRIC),
+    "raid5_0": (5, _parity.PARITY_FIRST),
+    "raid5_n": (5, _parity.PARITY_LAST),
+    "raid6_zr": (6, _parity.ZERO_RESTART),
+    "raid6_nr": (6, _parity.N_RESTART),
+    "raid6_nc": (6, _parity.N_CONTINUE),
+    "raid6_n_6": (6, _parity.PARITY_LAST),
+    "raid6_0_6": (6, _parity.WITH_Q_LAST + _parity.PARITY_FIRST),
+    "raid6_la_6": (6, _parity.WITH_Q_LAST + _parity.LEFT_ASYMMETRIC),
+    "raid6_ra_6": (6, _parity.WITH_Q_LAST + _parity.RIGHT_ASYMMETRIC),
+    "raid6_ls_6": (6, _parity.WITH_Q_LAST + _parity.LEFT_SYMMETRIC),
+    "raid6_rs_6": (6, _parity.WITH_Q_LAST + _parity.RIGHT_SYMMETRIC),
 }
-DISKS: Final = 256
+DISKS: Final = 64  # the most images that the tools make
 _PIECES: Final = 1024  # changes of what is missing
 
 
@@ -102,61 +102,17 @@ def parity(layout: str, count: int) -> Pattern:
     Raises:
         Malformed: there is no such layout of so many disks.
     """
-    queues = PARITY.get(layout, -1)
-    data = count - 1 - queues
-    if queues < 0 or data < 1 or count > DISKS - 1:
+    rows = _parity.stripes(*PARITY[layout], count) if layout in PARITY and count <= DISKS else None
+    if rows is None or not rows[0].data:
         raise Malformed(f"{layout} of {count} disks")
-    fixed = layout in ("raid5_n", "raid5_0", "raid6_n_6", "raid6_0_6")
-    period = 1 if fixed else count - 1 if layout.endswith("_6") else count
+    kept = rows
 
     def terms(row: int, missing: frozenset[int]) -> Chunks:
-        return [[(disk, 0, factor) for disk, factor in each] for each in _row(layout, count, row, missing)]
+        stripe = kept[row % len(kept)]
+        chunks = range(len(stripe.data))
+        return [[(disk, 0, factor) for disk, factor in _parity.solved(stripe, n, missing)] for n in chunks]
 
-    return Pattern(rows=1, chunks=data, period=period, terms=terms)
-
-
-def _row(layout: str, count: int, row: int, missing: frozenset[int]) -> list[list[Term]]:
-    """Return the terms of the data of one row."""
-    if layout.endswith("_6"):  # RAID 5 on all but the last disk, which holds Q
-        p, data = _five(layout.removeprefix("raid6_").removesuffix("_6"), count - 1, row)
-        q = count - 1
-    elif PARITY[layout]:
-        p, q, data = _six(layout, count, row)
-    else:
-        p, data = _five(layout.removeprefix("raid5_"), count, row)
-        return solve(data, p, -1, [0] * len(data), missing)
-    if layout in ("raid6_zr", "raid6_nr", "raid6_nc"):
-        exponents = data  # DDF counts every disk from the first
-    else:
-        order = [(q + 1 + step) % count for step in range(count)]
-        place = {disk: number for number, disk in enumerate(d for d in order if d not in (p, q))}
-        exponents = [place[disk] for disk in data]
-    return solve(data, p, q, exponents, missing)
-
-
-def _five(kind: str, count: int, row: int) -> tuple[int, list[int]]:
-    """Return the disk of the parity, and those of the data in order."""
-    if kind == "n":
-        return count - 1, list(range(count - 1))
-    if kind == "0":
-        return 0, list(range(1, count))
-    turn = row % count
-    p = count - 1 - turn if kind[0] == "l" else turn
-    if kind[1] == "s":  # symmetric: the data goes on behind the parity
-        return p, [(p + 1 + step) % count for step in range(count - 1)]
-    return p, [disk for disk in range(count) if disk != p]
-
-
-def _six(layout: str, count: int, row: int) -> tuple[int, int, list[int]]:
-    """Return the disks of P and Q, and those of the data in order."""
-    turn = row % count
-    if layout == "raid6_nc":
-        p = count - 1 - turn
-        q = (p - 1) % count
-        return p, q, [(p + 1 + step) % count for step in range(count - 2)]
-    p = turn if layout == "raid6_zr" else (count - 1 - (row + 1)) % count
-    q = (p + 1) % count
-    return p, q, [disk for disk in range(count) if disk not in (p, q)]
+    return Pattern(rows=1, chunks=len(kept[0].data), period=len(kept), terms=terms)
 
 
 def deal(stack: Stack, size: int, chunk: int, disks: Sequence[Disk | None], pattern: Pattern) -> Body:
@@ -204,7 +160,7 @@ def _pieces(
     edges = sorted({0, groups} | {edge for first, last, _ in gone for edge in (first, last)})
     if len(edges) > _PIECES:
         raise Malformed(f"stripes with {len(edges)} changes of what is missing")
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         yield first, last, frozenset(disk for a, b, disk in gone if a <= first and last <= b)
 
 
