@@ -1,12 +1,12 @@
 """Blocks of device-mapper's metadata: each with a checksum and its own number; trees and arrays of them.
 
-What fails its checksum costs the keys beneath it, and they are named. The number of blocks that are visited is
-bounded by the caller's budget, their depth and order by the tree itself: a key outside the range its parent
-gives is damage, so that no tree of a hostile image is walked twice or for ever.
+What fails its checksum costs the keys beneath it, and they are named. How many blocks are visited is bounded
+by a budget, their depth and order by the tree itself: a key outside the range its parent gives is damage, so
+that no tree of a hostile image is walked twice or for ever.
 
 Source: kernel documentation admin-guide/device-mapper/persistent-data.rst and thin-provisioning.rst (what is
-kept, copy on write, B-trees of 64-bit keys); the fields by comparing thin_dump(8), cache_dump(8) and their XML
-with what the kernel wrote.
+kept, copy on write, B-trees of 64-bit keys); the fields by comparing the XML of thin_dump(8) and
+cache_dump(8) with what the kernel wrote.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Blocks:
         return raw
 
     def leaves(self, root: int, size: int, stop: int = _END) -> Iterator[Leaf]:
-        """Return the leaves of a tree with values of ``size`` bytes, in the order of their keys below ``stop``."""
+        """Return the leaves of a tree with values of ``size`` bytes, in the order of keys below ``stop``."""
         stack = [(root, 0, _END, 0)]
         while stack:
             number, low, high, depth = stack.pop()

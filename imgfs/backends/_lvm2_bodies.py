@@ -1,7 +1,7 @@
 """What a logical volume consists of: runs over tickets and earlier layouts, and the layouts of one reply.
 
-A body is a claim that can be cut and laid under another. Runs are written out as a layout only where something
-lies over more than one of them, so that a linear volume is runs over the images themselves.
+A body is a claim that can be cut and laid under another. Runs are written out as a layout only where
+something lies over more than one of them, so that a linear volume is runs over the images themselves.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.errors import Malformed
-from imgfs.model import HOLE, LOST, Linear, Striped
+from imgfs.layouts import HOLE, LOST, Linear, Striped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from imgfs.backends import Reader
-    from imgfs.model import Layout
+    from imgfs.layouts import Layout
 
 Run = tuple[int, int, int, int]  # logical, length, lower, target; the lower means nothing for HOLE and LOST
 Range = tuple[int, int]  # [start, stop)
@@ -38,8 +38,8 @@ _TERMS: Final = 1_000_000  # of all stripes
 class Body:
     """The bytes of a logical volume. ``runs`` leave no gap.
 
-    ``lower`` is the layout they were written out as. ``weight``: runs once flattened. ``inner``: ranges that are
-    lost within its lowers.
+    ``lower`` is the layout they were written out as. ``weight``: runs once flattened. ``inner``: ranges that
+    are lost within its lowers.
 
     Units: ``size`` bytes.
     """
@@ -110,7 +110,8 @@ def inherited(runs: Iterable[Run], stack: Stack, bodies: Iterable[Body]) -> tupl
 def _fewer(ranges: list[Range]) -> list[Range]:
     """Return ranges with every second gap closed until they are few: more is called lost than is."""
     while len(ranges) > _RANGES // 2:
-        ranges = [(pair[0][0], pair[-1][1]) for pair in (ranges[at : at + 2] for at in range(0, len(ranges), 2))]
+        pairs = (ranges[at : at + 2] for at in range(0, len(ranges), 2))
+        ranges = [(pair[0][0], pair[-1][1]) for pair in pairs]
     return ranges
 
 
@@ -176,8 +177,9 @@ class Stack:
 
     def lay(self, size: int, runs: list[Run]) -> int:
         """Add runs as a layout; returns its number."""
-        logical, length, which, target = (array(code, column) for code, column in zip("qqHq", _columns(runs)))
-        return self.lay_columns(size, (logical, length, target, which))
+        logical, length, which, target = _columns(runs)
+        columns = (array("q", logical), array("q", length), array("q", target), array("H", which))
+        return self.lay_columns(size, columns)
 
     def lay_columns(self, size: int, columns: tuple[array[int], array[int], array[int], array[int]]) -> int:
         """Add columns, as ``model.Linear`` orders them, as a layout; returns its number.
@@ -207,23 +209,24 @@ class Stack:
         """
         if -(-size // chunk) * -(-chunk // _BLOCK) > _MOST_BLOCKS:
             raise Malformed(f"{size} bytes in chunks of {chunk}")
-        ends, flat = array("I"), []
+        ends = array("I")
+        flat: list[tuple[int, int, int]] = []
         for each in terms:
             flat += each
             ends.append(len(flat))
         self._terms -= len(flat) + len(terms)
         if self._terms < 0:
             raise Malformed("stripes of too many parts")
-        which, base, factor = (array(code, column) for code, column in zip("HqB", _transposed(flat)))
+        which, base, factor = _transposed(flat)
         return self._add(
             Striped(
                 size=size,
                 chunk=chunk,
                 stride=stride,
                 ends=ends.tobytes(),
-                which=which.tobytes(),
-                base=base.tobytes(),
-                factor=factor.tobytes(),
+                which=array("H", which).tobytes(),
+                base=array("q", base).tobytes(),
+                factor=bytes(factor),
             )
         )
 

@@ -1,7 +1,7 @@
 """Cached volumes: blocks of a slow origin that a fast volume holds, some of them newer than the origin's.
 
-Writethrough: the origin has everything. Otherwise a block that is mapped is read from the cache, as the kernel
-does, and how many of them the origin lacks is said.
+Writethrough: the origin has everything. Otherwise a block that is mapped is read from the cache, as the
+kernel does, and how many of them the origin lacks is said.
 
 Source: kernel documentation admin-guide/device-mapper/cache.rst; lvmcache(7); the fields by comparing
 cache_dump(8) with what the kernel wrote.
@@ -78,16 +78,16 @@ def _parts(volumes: Volumes, segment: Segment) -> _Parts:
 
 
 def _written_back(volumes: Volumes, name: str, origin: Body, parts: _Parts) -> Body:
-    """Return the origin with the blocks of the cache over it; where the map is damaged only they are known."""
+    """Return the origin with the blocks of the cache over it; of a damaged map only they are known."""
     content = Content(volumes.stack, parts.meta)
     raw = content.read(0, BLOCK)
     fields = _SUPERBLOCK.unpack_from(raw)
     crc, flags, number, _, magic, version = fields[:6]
     root, sectors, count, dirty_root = fields[9], fields[14], fields[16], fields[22]
     if magic != _MAGIC or crc != checksum(raw[4:], _SALT) or number or version not in (1, 2):
-        raise Malformed("the metadata of its cache fails its checksum: which blocks are newer there is not known")
+        raise Malformed("the metadata of its cache is damaged: which blocks are newer there is not known")
     block = sectors * SECTOR
-    if not 0 < count <= _BLOCKS or not 0 < block or count * block > parts.data.size:
+    if not 0 < count <= _BLOCKS or block <= 0 or count * block > parts.data.size:
         raise Malformed(f"a cache of {count} blocks of {sectors} sectors")
     if flags & _NEEDS_CHECK:
         volumes.say(name, "the metadata of its cache asks for a check")
@@ -114,7 +114,8 @@ def _written_back(volumes: Volumes, name: str, origin: Body, parts: _Parts) -> B
             if version == 1 and entry & _DIRTY:
                 dirty.add(index)
     newer = len(mapped) if unsure else len(dirty)
-    volumes.say(name, f"cached, writeback: {len(mapped)} blocks are read from the cache, {newer} of them are newer there")
+    said = f"{len(mapped)} blocks are read from the cache, {newer} of them are newer there"
+    volumes.say(name, f"cached, writeback: {said}")
     if unsure:
         volumes.say(name, "its cache was not closed: all of its blocks count as newer")
     if damage:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.block.galois import multiples
 from imgfs.errors import LostBytes, Truncated
-from imgfs.model import HOLE, Linear, Striped
+from imgfs.layouts import HOLE, Linear, Striped
 
 if TYPE_CHECKING:
     from imgfs.backends._lvm2_bodies import Body, Run, Stack

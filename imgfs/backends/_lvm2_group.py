@@ -2,8 +2,8 @@
 
 Values are checked here for their kind and range, not for what they refer to.
 
-Source: libvslvm, "LVM format specification", Metadata; lvm2's man pages lvmraid(7), lvmthin(7), lvmcache(7) and
-the text vgcfgbackup(8) writes.
+Source: libvslvm, "LVM format specification", Metadata; lvm2's man pages lvmraid(7), lvmthin(7), lvmcache(7)
+and the text vgcfgbackup(8) writes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MAX_VOLUMES: Final = limits.MAX_SLOTS  # logical volumes, hidden ones too
 MAX_MEMBERS: Final = 4096  # physical volumes; more than a few hundred are not practical
 _EXTENT_MAX: Final = 1 << 42
 _NAME_MAX: Final = 255
+_NONE: Final[frozenset[str]] = frozenset()
 _SEGMENT: Final = re.compile(r"segment[0-9]+", re.ASCII)
 
 
@@ -175,40 +176,46 @@ def _physical(name: str, body: Section, extent: int) -> Physical:
 
 
 def _logical(name: str, body: Section, extent: int) -> Logical:
-    segments: list[Segment] = []
     broken = ""
+    segments: tuple[Segment, ...] = ()
     try:
-        parts = [part for key, part in body.items() if _SEGMENT.fullmatch(key) and isinstance(part, dict)]
-        segments = sorted((_segment(part, extent) for part in parts), key=lambda segment: segment.start)
-        if len(segments) != _number(body, "segment_count", len(segments)):
-            raise Malformed(f"{len(segments)} segments, {body.get('segment_count')} are declared")
-        end = 0
-        for segment in segments:
-            if segment.start != end:
-                raise Malformed(f"its segments do not meet at {end}")
-            end += segment.length
-        if not 0 < end <= limits.MAX_SIZE:
-            raise Malformed(f"{end} bytes")
-        size = end
-        status = _words(body, "status") | _words(body, "flags")
+        segments = _segments(body, extent)
     except Malformed as why:
-        size, segments, broken, status = 0, [], why.message, frozenset(("VISIBLE",))
+        broken = why.message
+    status = _words(body, "status") | _words(body, "flags")
     created = body.get("creation_time")
-    if isinstance(created, int) and 0 < created < 1 << 33:
-        created_ns = created * 1_000_000_000
-    else:
-        created_ns = None
+    known = isinstance(created, int) and 0 < created < 1 << 33
     return Logical(
         name=name,
         uuid=_text(body, "id"),
-        size=size,
-        segments=tuple(segments),
+        size=sum(segment.length for segment in segments),
+        segments=segments,
         visible="VISIBLE" in status,
-        created_ns=created_ns,
+        created_ns=created * 1_000_000_000 if known and isinstance(created, int) else None,
         host=_text(body, "creation_host"),
         status=status,
         broken=broken,
     )
+
+
+def _segments(body: Section, extent: int) -> tuple[Segment, ...]:
+    """Return the segments of a volume in order, without gaps.
+
+    Raises:
+        Malformed: they are not so.
+    """
+    parts = [part for key, part in body.items() if _SEGMENT.fullmatch(key) and isinstance(part, dict)]
+    segments = sorted((_segment(part, extent) for part in parts), key=lambda segment: segment.start)
+    if len(segments) != _number(body, "segment_count", len(segments)):
+        raise Malformed(f"{len(segments)} segments, {body.get('segment_count')} are declared")
+    end = 0
+    for segment in segments:
+        if segment.start != end:
+            raise Malformed(f"its segments do not meet at {end}")
+        end += segment.length
+    if not 0 < end <= limits.MAX_SIZE:
+        raise Malformed(f"{end} bytes")
+    return tuple(segments)
 
 
 def _segment(body: Section, extent: int) -> Segment:
@@ -225,7 +232,7 @@ def _segment(body: Section, extent: int) -> Segment:
 
 
 def _reserved(body: Section, kind: str, most: int) -> int:
-    """Return the extents of a RAID segment that are kept free for reshaping: so many of each image of data."""
+    """Return the extents of a RAID segment that are kept free for reshaping: so many of each image."""
     images = _number(body, "device_count", 0, most)
     parity = 2 if kind.startswith("raid6") else 1 if kind.startswith(("raid4", "raid5")) else 0
     copies = max(_number(body, "data_copies", 1, most), 1) if kind.startswith("raid10") else 1
@@ -256,4 +263,4 @@ def _text(body: Section, key: str) -> str:
 
 def _words(body: Section, key: str) -> frozenset[str]:
     value = body.get(key, [])
-    return frozenset(word for word in value if isinstance(word, str)) if isinstance(value, list) else frozenset()
+    return frozenset(word for word in value if isinstance(word, str)) if isinstance(value, list) else _NONE

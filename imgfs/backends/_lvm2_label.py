@@ -1,7 +1,7 @@
 """What lies at the start of an LVM2 physical volume: its label, its areas, and the metadata text in them.
 
-Nothing here knows what the text says. Every structure has a checksum; what fails it is said, and the next copy
-is tried.
+Nothing here knows what the text says. Every structure has a checksum; what fails it is said, and the next
+copy is tried.
 
 Source: libvslvm, "LVM format specification" (Joachim Metz): label header, PV header, metadata area header,
 raw location descriptors; lvm2's man pages pvcreate(8) (labels in one of four sectors, copies of the metadata)

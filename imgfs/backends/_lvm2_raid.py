@@ -84,7 +84,8 @@ def body(volumes: Volumes, name: str, segment: Segment) -> Body:
         pattern = parity(_first_parity(kind, notes), len(bodies))
     disks = [volumes.disk(each) for each in bodies]
     found = deal(volumes.stack, segment.length, chunk, disks, pattern)
-    return _synced(volumes, name, found, notes, degraded=bool(missing) and kind.startswith(("raid4", "raid5", "raid6")))
+    degraded = bool(missing) and kind.startswith(("raid4", "raid5", "raid6"))
+    return _synced(volumes, name, found, notes, degraded=degraded)
 
 
 def _members(segment: Segment, kind: str) -> tuple[list[str], list[str]]:
@@ -137,9 +138,9 @@ def _trusted(volumes: Volumes, name: str, bodies: list[Body], notes: list[Note |
         return bodies
     newest = max(note.events for note in told)
     failed = 0
-    for note in told:
-        if note.events == newest:
-            failed |= note.failed
+    for each in told:
+        if each.events == newest:
+            failed |= each.failed
     found = list(bodies)
     for number, note in enumerate(notes):
         ranges: list[Range] | None = None
@@ -170,7 +171,7 @@ def _first_parity(kind: str, notes: list[Note | None]) -> str:
     forms = {note.form for note in notes if note is not None}
     if len(forms) > 1:
         raise Malformed(f"its images disagree about the layout: {sorted(forms)}")
-    last = bool(forms) and (forms.pop() not in ((5, _PARITY_FIRST),))
+    last = bool(forms) and forms.pop() != (5, _PARITY_FIRST)
     return "raid5_n" if last else "raid5_0"
 
 

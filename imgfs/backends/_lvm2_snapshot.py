@@ -1,7 +1,7 @@
 """Snapshots of the old kind: an origin, and a store of the chunks that differ.
 
-Whoever is shown as the snapshot is the store: its own bytes mean nothing to anybody else. A store that ran full
-is marked so by the kernel, and what the snapshot was is lost.
+Whoever is shown as the snapshot is the store: its own bytes mean nothing to anybody else. A store that ran
+full is marked so by the kernel, and what the snapshot was is lost.
 
 Source: kernel documentation admin-guide/device-mapper/snapshot.rst, persistent stores; lvcreate(8); libvslvm,
 "LVM format specification", Snapshots; field order by comparing what a kernel wrote.
@@ -18,7 +18,7 @@ from imgfs.backends._lvm2_bodies import Body, inherited, joined
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.errors import EvidenceError, Malformed
-from imgfs.model import LOST
+from imgfs.layouts import LOST
 
 if TYPE_CHECKING:
     from imgfs.backends._lvm2_bodies import Run
@@ -72,7 +72,7 @@ def body(volumes: Volumes, segment: Segment) -> Body:
     if not why:
         runs.append((end, min(segment.length, origin.size) - end, below, base + end))
     if why:
-        volumes.say(store, f"only {len(changed)} chunks are known to be in its store, the rest is lost: {why}")
+        volumes.say(store, f"{len(changed)} chunks are known to be in its store, the rest is lost: {why}")
     runs = joined(segment.length, runs)
     lost = inherited(runs, volumes.stack, (origin, cow))
     return Body(segment.length, runs, len(runs) + origin.weight + cow.weight, lost)
@@ -96,7 +96,7 @@ def _chunk(volumes: Volumes, name: str, content: Content, segment: Segment) -> i
         volumes.say(name, f"chunks of {sectors} sectors, the group says {segment.number('chunk_size')}")
     if not 0 < sectors <= limits.MIB // SECTOR * 16 or sectors & (sectors - 1):
         raise Malformed(f"chunks of {sectors} sectors")
-    return sectors * SECTOR
+    return int(sectors) * SECTOR
 
 
 def _exceptions(content: Content, chunk: int, size: int) -> tuple[dict[int, int], str]:

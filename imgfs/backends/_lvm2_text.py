@@ -1,4 +1,4 @@
-"""LVM2's configuration text: sections within sections, numbers, strings, lists. A claim, like any other bytes.
+"""LVM2's configuration text: sections within sections, numbers, strings, lists. A claim, like any bytes.
 
 Iterative, and bounded in depth and in the number of words: a text of brackets costs no stack.
 

@@ -2,8 +2,8 @@
 
 A block nobody wrote is a hole, or the external origin's. What the metadata does not say for sure is lost.
 
-Source: kernel documentation admin-guide/device-mapper/thin-provisioning.rst and persistent-data.rst; lvmthin(7);
-the fields by comparing thin_dump(8) with what the kernel wrote.
+Source: kernel documentation admin-guide/device-mapper/thin-provisioning.rst and persistent-data.rst;
+lvmthin(7); the fields by comparing thin_dump(8) with what the kernel wrote.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from imgfs.backends._lvm2_bodies import Body, inherited, merged
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.errors import Malformed
-from imgfs.model import HOLE, LOST
+from imgfs.layouts import HOLE, LOST
 
 if TYPE_CHECKING:
     from imgfs.backends._dm_blocks import Leaf
@@ -39,7 +39,10 @@ _RANGES: Final = 1000  # lost ranges of a volume that are kept one by one
 
 @dataclass(slots=True)
 class Pool:
-    """A pool that can be asked. Units: ``block`` bytes; ``data`` is its data, ``which`` and ``base`` where it lies."""
+    """A pool that can be asked. ``data`` is its data, ``which`` and ``base`` where it lies.
+
+    Units: ``block`` bytes.
+    """
 
     blocks: Blocks
     mappings: int
@@ -232,5 +235,3 @@ class _Filled:
         targets.append(target)
         lowers.append(which)
         self._end = start + length
-
-

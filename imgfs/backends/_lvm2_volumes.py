@@ -14,7 +14,7 @@ from imgfs.backends._stripes import Disk, deal, plain
 from imgfs.errors import EvidenceError, Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from imgfs.backends._lvm2_bodies import Run, Stack
     from imgfs.backends._lvm2_group import Area, Group, Logical, Segment
@@ -67,7 +67,7 @@ class Volumes:
         """Return what a visible volume reads as: a snapshot's store is shown as the snapshot."""
         segment = self.stores.get(volume.name)
         if segment is not None:
-            return self._guarded(volume.name, segment.length, lambda: _lvm2_snapshot.body(self, segment))
+            return self._snapshot(volume.name, segment)
         return self.merging(volume)
 
     def merging(self, volume: Logical) -> Body:
@@ -75,7 +75,7 @@ class Volumes:
         for segment in self.stores.values():
             if segment.text("origin") == volume.name and segment.text("merging_store"):
                 self.say(volume.name, f"snapshot {segment.text('merging_store')} is being merged into it")
-                return self._guarded(volume.name, segment.length, lambda s=segment: _lvm2_snapshot.body(self, s))
+                return self._snapshot(volume.name, segment)
         return self.body(volume.name)
 
     def runs_of(self, areas: Iterable[tuple[int, int, Body]]) -> list[Run]:
@@ -87,7 +87,8 @@ class Volumes:
                 inside = min(length, body.size)
                 found += [(at, inside, which, base)]
             else:
-                found += [(at + start, count, lower, place) for start, count, lower, place in body.cut(0, length)]
+                cut = body.cut(0, length)
+                found += [(at + start, count, lower, place) for start, count, lower, place in cut]
         return found
 
     def area(self, area: Area, length: int) -> Body:
@@ -96,7 +97,8 @@ class Volumes:
         if physical is None:
             inner = self.body(area.name)
             if area.start + length > inner.size:
-                self.say(area.name, f"[{area.start}, {area.start + length}) of its {inner.size} bytes are used")
+                used = f"[{area.start}, {area.start + length})"
+                self.say(area.name, f"{used} of its {inner.size} bytes are used")
             return self.part(inner, area.start, length)
         ticket = self.present.get(area.name)
         if ticket is None:
@@ -119,22 +121,27 @@ class Volumes:
         lost = [(max(a, start) - start, min(b, start + length) - start) for a, b in inner.inner]
         return Body(length, runs, inner.weight, tuple((a, b) for a, b in lost if a < b))
 
-    def _guarded(self, name: str, size: int, make: Callable[[], Body]) -> Body:
-        """Return what ``make`` makes; lost, and said, if that fails."""
+    def _snapshot(self, name: str, segment: Segment) -> Body:
+        """Return a snapshot; lost, and said, if its store is damaged."""
         try:
-            return make()
+            return _lvm2_snapshot.body(self, segment)
         except EvidenceError as why:
-            self.say(name, f"[0, {size}) is lost: {why}")
-            return lost_body(size)
+            return self._gone(name, segment, why)
+
+    def _gone(self, name: str, segment: Segment, why: EvidenceError) -> Body:
+        self.say(name, f"[{segment.start}, {segment.start + segment.length}) is lost: {why}")
+        return lost_body(segment.length)
 
     def _made(self, volume: Logical) -> Body:
         if volume.broken:
             self.say(volume.name, volume.broken)
             return lost_body(0)
-        parts = [
-            (segment, self._guarded(volume.name, segment.length, lambda s=segment: self._segment(volume, s)))
-            for segment in volume.segments
-        ]
+        parts: list[tuple[Segment, Body]] = []
+        for segment in volume.segments:
+            try:
+                parts.append((segment, self._segment(volume, segment)))
+            except EvidenceError as why:
+                parts.append((segment, self._gone(volume.name, segment, why)))
         if len(parts) == 1 and parts[0][1].size == volume.size:
             return parts[0][1]
         runs = joined(volume.size, self.runs_of((s.start, s.length, body) for s, body in parts))

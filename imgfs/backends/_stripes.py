@@ -3,8 +3,8 @@
 A row is one chunk of every member. What is missing is solved from the rest of its row, by factors the daemon
 applies; between two changes of what is missing the pattern is one ``Striped``.
 
-Source: kernel documentation admin-guide/device-mapper/dm-raid.rst (names of the layouts) and striped.rst; md(4)
-(near copies of RAID10). Where parity lies: ``_parity``.
+Source: kernel documentation admin-guide/device-mapper/dm-raid.rst (names of the layouts) and striped.rst;
+md(4) (near copies of RAID10). Where parity lies: ``_parity``.
 """
 
 from __future__ import annotations
@@ -171,6 +171,8 @@ def _unsolved(
     share = pattern.chunks * chunk
     for first, last, missing in _pieces(groups, pattern.rows * chunk, disks):
         if missing and any(
-            not each for turn in range(min(pattern.period, last - first)) for each in pattern.terms(turn, missing)
+            not each
+            for turn in range(min(pattern.period, last - first))
+            for each in pattern.terms(turn, missing)
         ):
             yield first * share, min(last * share, size)

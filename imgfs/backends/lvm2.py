@@ -4,8 +4,8 @@ A group over several sources is a set, named by the group's identifier. Volumes 
 here; the data and the metadata of pools, and the origins of caches, are there beside them.
 
 Source: libvslvm, "LVM format specification" (Joachim Metz); lvm2's man pages; kernel documentation
-admin-guide/device-mapper. Structures: ``_lvm2_label``, ``_lvm2_text``, ``_lvm2_group``; what volumes consist of:
-``_lvm2_volumes``.
+admin-guide/device-mapper. Structures: ``_lvm2_label``, ``_lvm2_text``, ``_lvm2_group``; what volumes consist
+of: ``_lvm2_volumes``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imgfs.model import SlotKind, Volume, VolumeTable
 if TYPE_CHECKING:
     from imgfs.backends import Options, Reader
     from imgfs.backends._lvm2_bodies import Body
-    from imgfs.backends._lvm2_group import Group, Logical
+    from imgfs.backends._lvm2_group import Group, Logical, Segment
     from imgfs.backends._lvm2_members import Found
 
 _BESIDE: Final = ("_tmeta", "_cmeta", "_corig")  # hidden volumes an analyst may want for themselves
@@ -130,19 +130,30 @@ def _type(volumes: Volumes, logical: Logical) -> str:
     if logical.name in volumes.stores:
         return "snapshot"
     kinds = {
-        "linear" if s.kind == "striped" and s.number("stripe_count", 1) == 1 else s.kind for s in logical.segments
+        "linear" if segment.kind == "striped" and _alone(segment) else segment.kind
+        for segment in logical.segments
     }
     return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""
 
 
+def _alone(segment: Segment) -> bool:
+    stripes = segment.section.get("stripes")
+    return isinstance(stripes, list) and len(stripes) == 2  # a name and an extent
+
+
 def _group_notes(group: Group, found: Found) -> list[str]:
-    notes = [f"physical volume {name} ({group.physical[name].uuid}, {_device(group, name)}) is missing" for name in found.missing]
+    notes = [
+        f"physical volume {name} ({group.physical[name].uuid}, {_device(group, name)}) is missing"
+        for name in found.missing
+    ]
     for name, ticket in found.present.items():
         size = found.members[ticket].size
         if group.physical[name].missing:
             notes.append(f"physical volume {name} was missing when the group was last changed")
         if size > 0 and group.physical[name].size and size < group.physical[name].size:
-            notes.append(f"physical volume {name} is {size} bytes, the group says {group.physical[name].size}")
+            notes.append(
+                f"physical volume {name} is {size} bytes, the group says {group.physical[name].size}"
+            )
     for word, meaning in (("EXPORTED", "exported"), ("CLUSTERED", "clustered"), ("PARTIAL", "partial")):
         if word in group.status:
             notes.append(f"the group is {meaning}")
@@ -162,8 +173,7 @@ BACKEND = Backend(
     rank=10,  # a physical volume may keep the boot sector of what was there before
     signatures=tuple(Signature(sector * SECTOR, LABEL) for sector in range(LABEL_SECTORS)),
     open=open_lvm2,
-    supports="several physical volumes; linear, striped, mirror, RAID 0/1/4/5/6/10, also degraded; thin pools, "
-    "volumes and snapshots; old snapshots; caches; missing parts are lost ranges",
+    supports="several physical volumes, some may be missing; linear, striped, mirror, RAID 0/1/4/5/6/10; "
+    "thin pools, volumes, snapshots; old snapshots; caches",
     truth=("kernel", "composed"),
 )
-

@@ -2,8 +2,8 @@
 
     python -m tests.backends.lvmimages [NAME...]
 
-boots the guest for every recipe ``tests/guest/recipes/lvm_NAME.sh`` and records its disks anew, with the digests
-the guest read, in ``tests/recorded/lvm_NAME.xz``.
+boots the guest for every recipe ``tests/guest/recipes/lvm_NAME.sh`` and records its disks anew, with the
+digests the guest read, in ``tests/recorded/lvm_NAME.xz``.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ def record(name: str) -> int:
         rows = [line.split() for line in (Path(folder) / "truth").read_text().splitlines()]
         truth = {path: (digest, int(size) if size != "-" else 0) for digest, size, path in rows}
         RECORDED.mkdir(exist_ok=True)
-        return recording.save(
-            RECORDED / f"lvm_{name}.xz", result.disks, truth, [(known, _DATA) for known in _known(recipe, truth)]
-        )
+        known = [(data, _DATA) for data in _known(recipe, truth)]
+        return recording.save(RECORDED / f"lvm_{name}.xz", result.disks, truth, known)
 
 
 def _known(recipe: str, volumes: Mapping[str, object]) -> set[str]:
