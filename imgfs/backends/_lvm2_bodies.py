@@ -26,8 +26,8 @@ Run = tuple[int, int, int, int]  # logical, length, lower, target; the lower mea
 Range = tuple[int, int]  # [start, stop)
 
 MAX_LAYOUTS: Final = 12_000  # of one reply: what builds them counts to 20,000
-WEIGHT: Final = limits.MAX_RUNS  # runs of one volume once everything below it is flattened
-WEIGHTS: Final = 4 * WEIGHT  # of all volumes
+_RUNS: Final = 2 * limits.MAX_RUNS  # of all layouts of a reply
+_REPEATED: Final = 1_000_000  # runs that flattening them adds: a microsecond of the daemon's each
 _RANGES: Final = 2000  # of what is lost in one volume, for those who look for another copy
 _BLOCK: Final = 4096
 _MOST_BLOCKS: Final = 1 << 40  # of stripes: as many as the block layer counts
@@ -38,8 +38,8 @@ _TERMS: Final = 1_000_000  # of all stripes
 class Body:
     """The bytes of a logical volume. ``runs`` leave no gap.
 
-    ``lower`` is the layout they were written out as. ``weight``: runs once flattened. ``inner``: ranges that
-    are lost within its lowers.
+    ``lower`` is the layout they were written out as. ``weight``: runs once flattened, at most. ``depth``: how
+    many volumes lie within each other. ``inner``: ranges that are lost within its lowers.
 
     Units: ``size`` bytes.
     """
@@ -49,6 +49,11 @@ class Body:
     weight: int
     inner: tuple[Range, ...] = ()
     lower: tuple[int, int] | None = field(default=None)  # which, and where in it the body begins
+    depth: int = 0
+
+    def laid(self, size: int) -> int:
+        """Return how many runs it becomes, at most, where ``size`` bytes in all are laid over parts of it."""
+        return self.weight * (size // max(self.size, 1) + 1) if self.weight > 1 else 0
 
     def lost(self) -> list[Range]:
         """Return the ranges nobody has, in order, merged."""
@@ -131,7 +136,7 @@ class Stack:
     Runs lie in the message up to a size, then in the memory file of the reply.
     """
 
-    __slots__ = ("_inline", "_tables", "_terms", "_weights", "layouts", "tickets")
+    __slots__ = ("_inline", "_repeated", "_runs", "_tables", "_terms", "layouts", "tickets")
 
     def __init__(self, tickets: Sequence[Reader]) -> None:
         self.tickets = tickets
@@ -139,18 +144,8 @@ class Stack:
         self._tables: list[array[int]] = []
         self._inline = limits.TABLE_INLINE // 2
         self._terms = _TERMS
-        self._weights = WEIGHTS
-
-    def weigh(self, body: Body) -> Body:
-        """Count the runs of a volume that is shown.
-
-        Raises:
-            Malformed: it, or all together, have too many.
-        """
-        if body.weight > min(WEIGHT, self._weights):
-            raise Malformed(f"in more than {min(WEIGHT, self._weights)} pieces")
-        self._weights -= body.weight
-        return body
+        self._runs = _RUNS
+        self._repeated = _REPEATED
 
     def whole(self, body: Body) -> int:
         """Return the number of a lower that is exactly this body."""
@@ -158,7 +153,7 @@ class Stack:
             return body.runs[0][2]
         which, start = self.lower(body)
         if start or which < len(self.tickets) or self.size(which) != body.size:
-            body.lower = which, start = self.lay(body.size, body.runs), 0
+            return self._laid(body)
         return which
 
     def lower(self, body: Body) -> tuple[int, int]:
@@ -167,8 +162,27 @@ class Stack:
             if len(body.runs) == 1 and body.runs[0][3] >= 0:
                 body.lower = body.runs[0][2], body.runs[0][3]
             else:
-                body.lower = self.lay(body.size, body.runs), 0
+                body.lower = self._laid(body), 0
         return body.lower
+
+    def _laid(self, body: Body) -> int:
+        """Add the runs of a body as a layout; returns its number.
+
+        Raises:
+            Malformed: what lies below is in so many pieces that flattening it takes too long.
+        """
+        self.repeat(body.weight - len(body.runs))
+        return self.lay(body.size, body.runs)
+
+    def repeat(self, count: int) -> None:
+        """Take note of runs that flattening will add.
+
+        Raises:
+            Malformed: they are too many.
+        """
+        if count > self._repeated:
+            raise Malformed(f"in more than {count} pieces")
+        self._repeated -= max(count, 0)
 
     def size(self, which: int) -> int:
         """Return the size of a lower in bytes."""
@@ -188,8 +202,9 @@ class Stack:
             Malformed: there are too many runs or layouts for a reply.
         """
         rows = len(columns[0])
-        if rows > limits.MAX_RUNS:
+        if rows > min(limits.MAX_RUNS, self._runs):
             raise Malformed(f"in {rows} pieces")
+        self._runs -= rows
         cost = 26 * rows
         if cost <= self._inline:
             self._inline -= cost

@@ -143,6 +143,6 @@ def _overlaid(
         end = start + length
     if end < size and known:
         runs.append((end, size - end, below, base + end))
-    weight = len(runs) + origin.weight + data.weight
+    weight = len(runs) + origin.laid(0) + data.laid(len(mapped) * block)
     runs = joined(size, runs)
     return Body(size, runs, weight, inherited(runs, volumes.stack, (origin, data)))

@@ -75,7 +75,7 @@ def body(volumes: Volumes, segment: Segment) -> Body:
         volumes.say(store, f"{len(changed)} chunks are known to be in its store, the rest is lost: {why}")
     runs = joined(segment.length, runs)
     lost = inherited(runs, volumes.stack, (origin, cow))
-    return Body(segment.length, runs, len(runs) + origin.weight + cow.weight, lost)
+    return Body(segment.length, runs, len(runs) + origin.laid(0) + cow.laid(len(changed) * chunk), lost)
 
 
 def _chunk(volumes: Volumes, name: str, content: Content, segment: Segment) -> int:

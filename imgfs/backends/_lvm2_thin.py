@@ -178,11 +178,13 @@ class _Filled:
         """Return the volume."""
         self._unwritten(self._size)
         stack, (logical, length, target, which) = self._volumes.stack, self._columns
-        number = stack.lay_columns(self._size, self._columns)
         below = [self._pool.data, *([self._origin] if self._origin else [])]
+        repeated = sum(body.laid(self.mapped * self._pool.block) for body in below)
+        stack.repeat(repeated)
+        number = stack.lay_columns(self._size, self._columns)
         runs = zip(logical, length, which, target, strict=True)
         lost = merged([*self._lost, *inherited(runs, stack, below)])
-        weight = len(logical) + sum(body.weight for body in below)
+        weight = len(logical) + repeated
         return Body(self._size, [(0, self._size, number, 0)], weight, tuple(lost))
 
     def _map(self, start: int, length: int, place: int) -> None:

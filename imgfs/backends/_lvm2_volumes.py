@@ -26,7 +26,7 @@ _STRIPES: Final = 128
 class Volumes:
     """The bodies of a group. ``present`` maps physical volumes to tickets."""
 
-    __slots__ = ("_bodies", "_open", "group", "notes", "pools", "present", "stack", "stores")
+    __slots__ = ("_bodies", "_deepest", "_open", "group", "notes", "pools", "present", "stack", "stores")
 
     def __init__(self, group: Group, present: Mapping[str, int], stack: Stack) -> None:
         self.group = group
@@ -37,6 +37,7 @@ class Volumes:
         self.stores = _lvm2_snapshot.stores(group)
         self._bodies: dict[str, Body] = {}
         self._open: list[str] = []
+        self._deepest: list[int] = []  # of what the open ones lie upon
 
     def say(self, name: str, why: str) -> None:
         """Remark something about a volume."""
@@ -48,18 +49,28 @@ class Volumes:
         Raises:
             Malformed: there is no such volume, or it holds itself.
         """
-        if name in self._bodies:
-            return self._bodies[name]
+        body = self._bodies.get(name) or self._new(name)
+        if self._deepest:
+            self._deepest[-1] = max(self._deepest[-1], body.depth)
+        return body
+
+    def _new(self, name: str) -> Body:
         volume = self.group.logical.get(name)
         if volume is None:
             raise Malformed(f"no volume {name!r} in the group")
         if name in self._open or len(self._open) >= DEPTH:
             raise Malformed(f"{name}: volumes within each other, {len(self._open)} deep")
         self._open.append(name)
+        self._deepest.append(0)
         try:
             body = self._made(volume)
         finally:
             self._open.pop()
+            depth = self._deepest.pop() + 1
+        if depth >= DEPTH:
+            self.say(name, f"volumes within each other, {depth} deep")
+            body = lost_body(body.size)
+        body.depth = max(body.depth, depth)
         self._bodies[name] = body
         return body
 

@@ -82,7 +82,7 @@ def _table(volumes: Volumes) -> list[Volume]:
             continue
         hidden = not visible or _type(volumes, logical) in ("thin-pool", "cache-pool")
         try:
-            body = volumes.stack.weigh(volumes.shown(logical))
+            body = volumes.shown(logical)
             layout = volumes.stack.whole(body)
         except EvidenceError as why:
             volumes.say(logical.name, f"lost: {why}")
