@@ -10,25 +10,27 @@ members that are right there.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._md_super import IN_SYNC
 from imgfs.backends._parity import dealt, stripes
-from imgfs.errors import NotSupported
+from imgfs.block.striped import countable
+from imgfs.errors import Malformed, NotSupported
+from imgfs.limits import MAX_SIZE
 from imgfs.model import LOST, Linear, Striped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from imgfs.backends._md_super import Shape
-    from imgfs.backends._parity import Stripe
     from imgfs.model import Layout
 
 _TERMS: Final = 1 << 20  # of all layouts together: 11 bytes each, and a message holds 16 MiB
-_EXCEPTIONS: Final = 50_000  # chunks that are read from another copy
 _MOST_PARITY: Final = 384
+_BAD: Final = 16_384  # ranges of bad blocks times members times members, for which others are looked up
 
 Range = tuple[int, int]
 Run = tuple[int, int, int, int]  # logical, length, target or LOST, source
@@ -41,18 +43,16 @@ class Area:
     which: int
     length: int
     recovered: int = IN_SYNC
-    bad: tuple[Range, ...] = ()  # within the area
+    bad: tuple[Range, ...] = ()  # within the area, sorted, apart
 
     def right(self, start: int, stop: int) -> bool:
         """Say whether bytes [start, stop) were recovered, and none of them is known to be bad."""
-        return self.reached(stop) and not any(a < stop and start < b for a, b in self.bad)
+        after = bisect_left(self.bad, (stop, 0))  # the ranges are sorted and apart
+        return self.reached(stop) and (not after or self.bad[after - 1][1] <= start)
 
     def reached(self, stop: int) -> bool:
         """Say whether recovery got beyond what lies before ``stop``."""
         return self.recovered == IN_SYNC or stop <= self.recovered
-
-
-Areas = "Mapping[int, Area]"  # by place in the array
 
 
 @dataclass(slots=True)
@@ -72,8 +72,11 @@ class Plan:
         """
         if isinstance(layout, Striped):
             self.terms += len(layout.factor)
-        if self.terms > _TERMS:
-            raise NotSupported(f"an array of more than {_TERMS} places of chunks: imgfs cannot lay it out")
+            if self.terms > _TERMS or not countable(layout.size, layout.chunk):
+                message = f"{layout.size} bytes of {self.terms} places in chunks of {layout.chunk}"
+                raise NotSupported(f"an array of {message}: cannot be laid out")
+        if not 0 <= layout.size <= MAX_SIZE:
+            raise Malformed(f"an array of {layout.size} bytes")
         self.layouts.append(layout)
         return self.tickets + len(self.layouts) - 1
 
@@ -93,25 +96,36 @@ class Plan:
         return self.add(Linear.of(size, [run[:3] for run in kept], [run[3] for run in kept]))
 
 
-def concatenated(plan: Plan, areas: Mapping[int, Area], shape: Shape) -> int:
-    """Return the source of a linear array: what lies behind a missing member has no known place."""
-    runs: list[Run] = []
-    at = 0
+def concatenated(plan: Plan, areas: Mapping[int, Area], shape: Shape) -> list[tuple[int, str]]:
+    """Return the sources of a linear array: what lies behind a missing member has no known place."""
+    parts: list[tuple[list[Run], str]] = [([], "")]
     for place in range(shape.members):
         if place not in areas:
-            plan.notes.append(f"what lies behind missing member {place} has no known place and is left out")
-            break
+            parts.append(([], f"-behind-{place}"))
+            continue
+        runs, _ = parts[-1]
         length = areas[place].length
-        length -= length % shape.chunk if shape.chunk else 0
+        length -= length % shape.chunk if shape.chunk > 0 else 0
         if length:
-            runs.append((at, length, 0, areas[place].which))
-        at += length
-    return plan.top(at, runs)
+            runs.append((sum(runs[-1][:2]) if runs else 0, length, 0, areas[place].which))
+    shown = [(runs, name) for runs, name in parts if runs]
+    if len(parts) > 1:
+        plan.notes.append(f"it is given in {len(shown)} parts: how long a missing member was nobody knows")
+    return [(plan.top(sum(runs[-1][:2]), runs), name) for runs, name in shown]
 
 
-def mirrored(plan: Plan, areas: Mapping[int, Area], size: int) -> int:
+def affordable(plan: Plan, areas: Mapping[int, Area], shape: Shape) -> Mapping[int, Area]:
+    """Return areas without their bad blocks where those are too many: then they stay lost."""
+    if sum(len(area.bad) for area in areas.values()) * shape.members**2 <= _BAD:
+        return areas
+    plan.notes.append("so many bad blocks that they are lost also where others have them")
+    return {place: replace(area, bad=()) for place, area in areas.items()}
+
+
+def mirrored(plan: Plan, areas: Mapping[int, Area], shape: Shape, size: int) -> int:
     """Return the source of a mirror: the first member, others for what it lacks."""
     runs: list[Run] = []
+    areas = affordable(plan, areas, shape)
     for start, stop in _cuts(areas.values(), size, 1):
         here = [area for area in areas.values() if area.right(start, stop)]
         if here and runs and runs[-1][3] == here[0].which and sum(runs[-1][:2]) == start:
@@ -121,8 +135,10 @@ def mirrored(plan: Plan, areas: Mapping[int, Area], size: int) -> int:
     return plan.top(size, runs)
 
 
-def protected(plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, resynced: int) -> int:
-    """Return the source of an array with parity.
+def protected(
+    plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, unsure: tuple[Range, ...] = ()
+) -> int:
+    """Return the source of an array with parity, which does not fit the data in ``unsure`` ranges of members.
 
     Raises:
         NotSupported: a layout nobody knows, or too many members.
@@ -130,127 +146,33 @@ def protected(plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int, re
     rows = stripes(shape.level, shape.layout, shape.members) if shape.members <= _MOST_PARITY else None
     if rows is None:
         raise NotSupported(
-            f"RAID {shape.level} of layout {shape.layout} over {shape.members} members: imgfs cannot lay it out"
+            f"RAID {shape.level} of layout {shape.layout} over {shape.members} members: cannot be laid out"
         )
-    spare = 2 if shape.level == 6 else 1
+    redundant = 2 if shape.level == 6 else 1
     chunk, across = shape.chunk, len(rows[0].data)
     count = used // chunk
     runs: list[Run] = []
-    parts = list(_cuts(areas.values(), count * chunk, chunk, resynced))
+    areas = affordable(plan, areas, shape)
+    doubt = Area(which=0, length=used, bad=unsure)
+    parts = _cuts([*areas.values(), doubt], count * chunk, chunk)
     merged: list[tuple[int, int, frozenset[int], bool]] = []
     for start, stop in parts:
-        there = {place for place, area in areas.items() if area.right(start, stop)}
-        if shape.members - len(there) > spare:  # then of the bad ones what is good
-            there = {place for place, area in areas.items() if area.reached(stop)}
-        computed = resynced == IN_SYNC or stop <= resynced
+        there = frozenset(place for place, area in areas.items() if area.right(start, stop))
+        if shape.members - len(there) > redundant:  # then of the bad ones what is good
+            there = frozenset(place for place, area in areas.items() if area.reached(stop))
+        computed = doubt.right(start, stop)
         if merged and merged[-1][2] == there and merged[-1][3] == computed:
             merged[-1] = (merged[-1][0], stop, merged[-1][2], computed)
         else:
-            merged.append((start, stop, frozenset(there), computed))
+            merged.append((start, stop, there, computed))
     for start, stop, there, computed in merged:
         which = {place: areas[place].which for place in there}
-        part = _dealt(plan, rows, which, chunk, start // chunk, (stop - start) // chunk, computed=computed)
-        if part is not None:
-            runs.append((start * across, (stop - start) * across, 0, part))
-        if not computed and shape.members > len(there):
-            plan.notes.append(
-                f"rows from {start} on: parity was not in sync, what the missing members held is lost"
-            )
+        first, turns = start // chunk, (stop - start) // chunk
+        part = plan.add(dealt(rows, which, chunk=chunk, first=first, count=turns, computed=computed))
+        runs.append((start * across, (stop - start) * across, 0, part))
+    if any(not computed and shape.members > len(there) for _, _, there, computed in merged):
+        plan.notes.append("where parity may not fit the data, what the missing members held is lost")
     return plan.top(count * chunk * across, runs)
-
-
-def _dealt(
-    plan: Plan, rows: Sequence[Stripe], which: Mapping[int, int], chunk: int, first: int, count: int,
-    *, computed: bool,
-) -> int | None:  # fmt: skip
-    return (
-        plan.add(dealt(rows, which, chunk=chunk, first=first, count=count, computed=computed))
-        if count
-        else None
-    )
-
-
-def copied(plan: Plan, areas: Mapping[int, Area], shape: Shape, used: int) -> int:
-    """Return the source of RAID 10: near, far and offset copies.
-
-    Raises:
-        NotSupported: a layout nobody knows.
-    """
-    near, far, offset = shape.layout & 255, shape.layout >> 8 & 255, bool(shape.layout >> 16 & 1)
-    members, chunk = shape.members, shape.chunk
-    if not near or not far or near * far > members or shape.layout >> 17:
-        raise NotSupported(f"RAID 10 of layout {shape.layout:#x}: imgfs cannot lay it out")
-    rows = used // chunk
-    chunks = rows // far * members // near
-    section = -(-chunks * near // members)  # rows of one far copy
-    step = near * far if offset else near  # rows that ``members`` chunks take
-
-    def copies(number: int) -> list[Range]:
-        """Return (place, row) of every copy of a chunk."""
-        found = []
-        for copy in range(near):
-            row, place = divmod(number * near + copy, members)
-            for again in range(far):
-                down = row * far + again if offset else row + again * section
-                found.append(((place + again * near) % members, down))
-        return found
-
-    whole = {place: area for place, area in areas.items() if area.recovered == IN_SYNC}
-    ends: list[int] = []
-    terms: list[Range] = []
-    for number in range(min(members, chunks)):
-        terms += [(whole[p].which, row * chunk) for p, row in copies(number) if p in whole][:1]
-        ends.append(len(terms))
-    if not chunks:
-        return plan.top(0, ())
-    striped = Striped(
-        size=chunks * chunk,
-        chunk=chunk,
-        stride=step * chunk,
-        ends=array("I", ends).tobytes(),
-        which=array("H", [term[0] for term in terms]).tobytes(),
-        base=array("q", [term[1] for term in terms]).tobytes(),
-        factor=bytes([1] * len(terms)),
-    )
-    main = plan.add(striped)
-    other = _other_copies(plan, areas, whole, shape, rows, section, offset=offset, copies=copies)
-    runs: list[Run] = []
-    at = 0
-    for number in sorted(n for n in other if n < chunks):
-        if at < number * chunk:
-            runs.append((at, number * chunk - at, at, main))
-        runs.append((number * chunk, chunk, other[number][1] * chunk, other[number][0]))
-        at = (number + 1) * chunk
-    if at < chunks * chunk:
-        runs.append((at, chunks * chunk - at, at, main))
-    return plan.top(chunks * chunk, runs)
-
-
-def _other_copies(
-    plan: Plan, areas: Mapping[int, Area], whole: Mapping[int, Area], shape: Shape, rows: int, section: int,
-    *, offset: bool, copies,
-) -> dict[int, Range]:  # fmt: skip
-    """Return (source, row) for chunks whose first copy has bad blocks or was not recovered everywhere."""
-    near, far, chunk = shape.layout & 255, shape.layout >> 8 & 255, shape.chunk
-    found: dict[int, Range] = {}
-    spots = [
-        (place, row)
-        for place, area in areas.items()
-        for a, b in (area.bad if place in whole else [(0, area.recovered), *area.bad])
-        for row in range(a // chunk, min(-(-b // chunk), rows, a // chunk + _EXCEPTIONS))
-    ]
-    if len(spots) > _EXCEPTIONS:
-        plan.notes.append(f"more than {_EXCEPTIONS} chunks with bad blocks: some are not read from copies")
-    for place, row in spots[:_EXCEPTIONS]:
-        again, down = (row % far, row // far) if offset else (row // max(section, 1), row % max(section, 1))
-        if again >= far:
-            continue
-        number = (down * shape.members + (place - again * near) % shape.members) // near
-        for there, at in copies(number):
-            if there in areas and areas[there].right(at * chunk, (at + 1) * chunk):
-                found[number] = (areas[there].which, at)
-                break
-    return found
 
 
 def striped(plan: Plan, areas: Mapping[int, Area], shape: Shape, *, original: bool) -> int:
@@ -258,14 +180,19 @@ def striped(plan: Plan, areas: Mapping[int, Area], shape: Shape, *, original: bo
 
     ``original``: in later zones members take turns by the number of the chunk in the array, as before Linux
     3.14, else by its number in the zone.
+
+    Raises:
+        Malformed: members are missing, and nothing says how large they were.
     """
     chunk = shape.chunk
     least = min([area.length // chunk for area in areas.values()], default=0)
-    sizes = {place: least for place in range(shape.members)}
+    sizes = dict.fromkeys(range(shape.members), least)
     if len(areas) == shape.members:
         sizes = {place: areas[place].length // chunk for place in areas}
     elif len({area.length // chunk for area in areas.values()}) > 1:
-        plan.notes.append("what the larger members hold behind the end of the smallest has no known place")
+        raise Malformed("members of different sizes and one is missing: where chunks lie depends on its size")
+    else:
+        plan.notes.append("the missing members are taken to be as large as the others")
     runs: list[Run] = []
     done = size = 0  # rows of all members so far, bytes of the array
     while left := sorted(place for place, rows in sizes.items() if rows > done):
@@ -290,6 +217,8 @@ def striped(plan: Plan, areas: Mapping[int, Area], shape: Shape, *, original: bo
 
 def ambiguous(areas: Mapping[int, Area], shape: Shape) -> bool:
     """Say whether it matters which of the two layouts of RAID 0 an array has."""
+    if len(areas) < shape.members:
+        return False  # then zone 0 is all there is
     sizes = sorted(area.length // shape.chunk for area in areas.values())
     done = total = 0
     for number, rows in enumerate(sizes):
@@ -303,13 +232,12 @@ def ambiguous(areas: Mapping[int, Area], shape: Shape) -> bool:
     return False
 
 
-def _cuts(areas: Iterable[Area], size: int, grain: int, *more: int) -> Iterable[Range]:
-    """Return ranges of [0, size), in whole rows of ``grain``, in which areas are right or wrong throughout."""
+def _cuts(areas: Iterable[Area], size: int, grain: int) -> Iterable[Range]:
+    """Return ranges of [0, size), in whole rows of ``grain``: each is right or wrong throughout."""
     cuts = {0, size}
     for area in areas:
         if area.recovered != IN_SYNC:
             cuts.add(area.recovered // grain * grain)
         for start, stop in area.bad:
             cuts |= {start // grain * grain, -(-stop // grain) * grain}
-    cuts |= {at // grain * grain for at in more if at != IN_SYNC}
     return pairwise(sorted(at for at in cuts if 0 <= at <= size))

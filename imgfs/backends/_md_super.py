@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Signature
+from imgfs.backends._md_slot import within_a_slot
 from imgfs.errors import EvidenceError, Malformed, NotMine
 from imgfs.limits import KIB, MAX_SIZE
 
@@ -23,12 +24,14 @@ _LITTLE, _BIG = _MAGIC.to_bytes(4, "little"), _MAGIC.to_bytes(4, "big")
 _OLD: Final = 64 * KIB  # version 0.90: in the last whole block of these but one
 _OLD_SIZE: Final = 4 * KIB
 _OLD_DISKS: Final = 27
+_OLD_BITMAP: Final = 1 << 8
 _ONE: Final = struct.Struct("<4I16s32sQiiQIIiiQiiIiQQQQII16sBBHiQQQII")
 _ROLES_AT: Final = 256
 _MOST: Final = 1920  # members that a superblock of 4 KiB can name
 BITMAP, RECOVERY, RESHAPE, BAD_BLOCKS, REPLACEMENT, BACKWARDS, NEW_OFFSET = (1 << bit for bit in range(7))
 JOURNAL, PARTIAL = 1 << 9, 1 << 10
 SPARE, FAULTY, JOURNALED = 0xFFFF, 0xFFFE, 0xFFFD
+_BAD_SECTORS: Final = 128  # of its log: mdadm reserves 8
 _ROLES: Final = 0xFF00
 IN_SYNC: Final = -1
 
@@ -53,7 +56,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reshape:
-    """A change of shape under way: array bytes before ``position`` have the one shape, the others the other."""
+    """A change of shape under way: the array's bytes before ``position`` have one, the others the other."""
 
     shape: Shape  # the new one
     position: int
@@ -62,11 +65,11 @@ class Reshape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Super:
-    """A superblock, checked. Units: bytes; ``size`` of the part of a member that the array uses, 0: all of it.
+    """A superblock, checked. Units: bytes; ``size`` of the part of a member that is used, 0: all of it.
 
     ``start`` and ``length`` are the data area of this member. ``number`` is the member's own, ``roles`` say
-    which place every number has: an index, or SPARE, FAULTY, JOURNALED. ``resynced`` and ``recovered``: parity,
-    or this member, is right up to there; IN_SYNC: everywhere.
+    which place every number has: an index, or SPARE, FAULTY, JOURNALED. ``resynced`` and ``recovered``:
+    parity, or this member, is right up to there; IN_SYNC: everywhere.
     """
 
     version: str
@@ -87,6 +90,7 @@ class Super:
     recovered: int
     clean: bool
     features: int
+    bitmap: int = 0  # where it lies on the member; 0: there is none
     bad: tuple[tuple[int, int], ...] = ()  # [start, stop) of the member that could not be written
     notes: tuple[str, ...] = ()
 
@@ -105,9 +109,14 @@ def read_super(reader: Reader) -> Super:
     """
     found: list[Super] = []
     damage: list[str] = []
-    for at in (4096, 0, (reader.size - 8192) // 4096 * 4096):
-        _look(found, damage, reader, at, _one)
-    _look(found, damage, reader, (reader.size - _OLD) // _OLD * _OLD, _old)
+    places = [(_one, 4096), (_one, 0), (_one, (reader.size - 8192) // 4096 * 4096)]
+    for parse, at in [*places, (_old, (reader.size - _OLD) // _OLD * _OLD)]:
+        try:
+            found.append(parse(reader, at))
+        except NotMine:
+            continue
+        except EvidenceError as why:
+            damage.append(str(why))
     if not found:
         if damage:
             raise Malformed("; ".join(damage))
@@ -115,24 +124,16 @@ def read_super(reader: Reader) -> Super:
     return max(found, key=lambda block: block.updated)
 
 
-def _look(found: list[Super], damage: list[str], reader: Reader, at: int, parse: object) -> None:
-    assert callable(parse)  # noqa: S101
-    try:
-        found.append(parse(reader, at))
-    except NotMine:
-        return
-    except EvidenceError as why:
-        damage.append(str(why))
-
-
 def _one(reader: Reader, at: int) -> Super:
     """Return a superblock of version 1 at a place."""
     if at < 0 or at + 4096 > reader.size:
         raise NotMine("md")
     raw = reader.read(at, 4096)
-    (magic, major, features, _, uuid, name, ctime, level, layout, size, chunk, members, _bitmap, new_level,
-     position, delta, new_layout, new_chunk, new_offset, data_at, data_size, super_at, recovered, number, _,
-     _device, _flags, shift, bad_size, bad_at, utime, events, resynced, total, most) = _ONE.unpack_from(raw)  # fmt: skip
+    (
+        magic, major, features, _, uuid, name, ctime, level, layout, size, chunk, members, bitmap,
+        new_level, position, delta, new_layout, new_chunk, new_offset, data_at, data_size, super_at,
+        recovered, number, _, _device, _flags, shift, bad_size, bad_at, utime, events, resynced, total, most,
+    ) = _ONE.unpack_from(raw)  # fmt: skip
     if magic != _MAGIC or major != 1:
         raise NotMine("md")
     if super_at * SECTOR != at:
@@ -174,6 +175,7 @@ def _one(reader: Reader, at: int) -> Super:
         recovered=recovered * SECTOR if features & RECOVERY and not features & JOURNAL else IN_SYNC,
         clean=resynced != 0,
         features=features,
+        bitmap=at + bitmap * SECTOR if features & BITMAP else 0,
         bad=_bad(reader, at + bad_at * SECTOR, bad_size, shift) if features & BAD_BLOCKS else (),
     )
 
@@ -196,7 +198,7 @@ def _old(reader: Reader, at: int) -> Super:
     members = words[10]
     if not 0 < members <= _OLD_DISKS:
         raise Malformed(f"{here}: {members} members", start=at, stop=at + _OLD_SIZE)
-    if _within_a_slot(reader, at):
+    if within_a_slot(reader, at):
         raise NotMine("md: the superblock of a slot that ends where the disk does")
     level, chunk, layout = _signed(words[7]), words[65], words[64]
     low, high = (39, 40) if order == "<" else (40, 39)
@@ -238,7 +240,8 @@ def _old(reader: Reader, at: int) -> Super:
         resynced=(_until(words[43]) if words[43] != 0xFFFF_FFFF else IN_SYNC) if clean else 0,
         recovered=IN_SYNC,
         clean=clean,
-        features=0,
+        features=BITMAP if words[33] & _OLD_BITMAP else 0,
+        bitmap=at + _OLD_SIZE if words[33] & _OLD_BITMAP else 0,
         notes=("its numbers are big-endian",) if order == ">" else (),
     )
 
@@ -262,7 +265,7 @@ def _colons(digits: str) -> str:
 
 def _folded(raw: bytes, order: str) -> int:
     """Return the sum of all words, the carries added."""
-    total = sum(struct.unpack(f"{order}{len(raw) // 4}I", raw))
+    total: int = sum(struct.unpack(f"{order}{len(raw) // 4}I", raw))
     return (total & 0xFFFF_FFFF) + (total >> 32) & 0xFFFF_FFFF
 
 
@@ -272,7 +275,7 @@ def _bad(reader: Reader, at: int, sectors: int, shift: int) -> tuple[tuple[int, 
     Raises:
         Malformed: it does not lie on the member.
     """
-    if not 0 <= at <= at + sectors * SECTOR <= reader.size or sectors > 1024 or shift > 16:
+    if not 0 <= at <= at + sectors * SECTOR <= reader.size or sectors > _BAD_SECTORS or shift > 16:
         raise Malformed(f"a log of bad blocks of {sectors} sectors at {at}")
     found = []
     for (entry,) in struct.iter_unpack("<Q", reader.read(at, sectors * SECTOR)):
@@ -281,29 +284,10 @@ def _bad(reader: Reader, at: int, sectors: int, shift: int) -> tuple[tuple[int, 
         first, count = entry >> 10 << shift, (entry & 0x3FF) << shift
         if count and (first + count) * SECTOR <= MAX_SIZE:
             found.append((first * SECTOR, (first + count) * SECTOR))
-    return tuple(sorted(found))
-
-
-def _within_a_slot(reader: Reader, at: int) -> bool:
-    """Say whether a slot of the disk's own table reaches over a superblock of 0.90, which is then the slot's.
-
-    The array on a whole disk ends before its superblock, and so does what a table in it speaks of.
-    """
-    try:
-        boot, header = reader.read(0, 512), reader.read(512, 512)
-        if boot[510:] != b"\x55\xaa":
-            return False
-        ends = []
-        for entry in range(446, 510, 16):
-            kind, first, count = struct.unpack_from("<4xB3xII", boot, entry)
-            ends.append((first + count) * SECTOR if kind not in (0, 0xEE) else 0)
-        if header[:8] == b"EFI PART":
-            table, count, step = struct.unpack_from("<QII", header, 72)
-            if step == 128 and count <= 1024:
-                rows = reader.read(table * SECTOR, count * step)
-                for row in range(0, len(rows), step):
-                    if any(rows[row : row + 16]):
-                        ends.append((struct.unpack_from("<Q", rows, row + 40)[0] + 1) * SECTOR)
-    except EvidenceError:
-        return False
-    return any(end > at for end in ends)
+    apart: list[tuple[int, int]] = []
+    for start, stop in sorted(found):
+        if apart and start <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(stop, apart[-1][1]))
+        else:
+            apart.append((start, stop))
+    return tuple(apart)

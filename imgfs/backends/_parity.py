@@ -180,13 +180,17 @@ def dealt(
     """
     ends, terms = [], []
     shown = min(len(rows), count)
-    missing = set(range(len(rows[0].data) + 2)) - set(which)
+    missing = {member for member in (*rows[0].data, rows[0].p, rows[0].q) if member not in which}
     for step in range(shown):
         stripe = rows[(first + step) % len(rows)]
-        for wanted in range(len(stripe.data)):
-            found = solved(stripe, wanted, missing)
-            if len(found) == 1 or computed:
-                terms += [(which[member], (first + step) * chunk, factor) for member, factor in found]
+        gone = sum(member in missing for member in stripe.data)
+        solvable = computed and gone <= sum(one in which for one in (stripe.p, stripe.q))
+        for wanted, member in enumerate(stripe.data):
+            if member in which:
+                terms.append((which[member], (first + step) * chunk, 1))
+            elif solvable:
+                found = solved(stripe, wanted, missing)
+                terms += [(which[one], (first + step) * chunk, factor) for one, factor in found]
             ends.append(len(terms))
     return Striped(
         size=count * chunk * len(rows[0].data),

@@ -13,39 +13,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role
+from imgfs.backends._md_bitmap import dirty
+from imgfs.backends._md_copies import copied
 from imgfs.backends._md_layouts import (
     Area,
     Plan,
     ambiguous,
     concatenated,
-    copied,
     mirrored,
     protected,
     striped,
 )
+from imgfs.backends._md_said import level, listed, name, state
 from imgfs.backends._md_super import (
-    BITMAP,
     FAULTY,
     IN_SYNC,
-    JOURNAL,
     JOURNALED,
-    PARTIAL,
     REPLACEMENT,
     SECTOR,
     SIGNATURES,
     SPARE,
     read_super,
 )
-from imgfs.backends._parity import NAMES
 from imgfs.errors import EvidenceError, Malformed, NeedMembers, NotMine, NotSupported
 from imgfs.limits import MAX_SIZE
 from imgfs.model import SlotKind, Volume, VolumeTable
 
 if TYPE_CHECKING:
+
     from imgfs.backends import Options, Reader
     from imgfs.backends._md_super import Shape, Super
 
-_LINEAR, _MULTIPATH = -1, -4
+_LINEAR: Final = -1
 _PARITY: Final = (4, 5, 6)
 _CHUNKED: Final = (0, *_PARITY, 10)
 _BEHIND: Final = 1  # events: the members of one update are not written at once
@@ -79,10 +78,10 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
         raise NeedMembers("md", head.uuid, len(chosen), head.shape.members)
     missing = [place for place in range(_places(head)) if place not in chosen]
     if missing:
-        notes.append(f"missing: {_listed(f'member {place}' for place in missing)}")
+        notes.append(f"missing: {listed(f'member {place}' for place in missing)}")
     plan = Plan(tickets=1 + len(reader.others), notes=notes)
-    notes += _state(head)
-    tops = _assembled(plan, chosen, head)
+    notes += state(head)
+    tops = _assembled(plan, chosen, freshest)
     volumes = tuple(
         [
             Volume(
@@ -91,9 +90,9 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
                 start=0,
                 stop=plan.layouts[top - plan.tickets].size,
                 type_id=str(head.shape.level),
-                type_name=_level(head.shape),
+                type_name=level(head.shape),
                 unique_id=head.uuid,
-                label=f"{_name(head)}{suffix}",
+                label=f"{name(head)}{suffix}",
                 layout=top - plan.tickets,
                 created_ns=head.created_ns,
             )
@@ -105,7 +104,7 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
         sector=SECTOR,
         volumes=volumes,
         uuid=head.uuid,
-        label=_name(head),
+        label=name(head),
         notes=tuple(plan.notes),
         layouts=tuple(plan.layouts),
         version=head.version,
@@ -176,29 +175,32 @@ def _whole(chosen: dict[int, Member], head: Super) -> bool:
     return len(chosen) == _places(head)
 
 
-def _assembled(plan: Plan, chosen: dict[int, Member], head: Super) -> list[tuple[int, str]]:
+def _assembled(plan: Plan, chosen: dict[int, Member], freshest: Member) -> list[tuple[int, str]]:
     """Return the sources of the array's readings, with what tells their names apart."""
+    head = freshest.block
     shape = head.shape
+    unsure = _unsure(plan, freshest) if shape.level in _PARITY else ()
     if head.reshape is None:
         areas = _areas(plan, chosen, shape, head)
-        if shape.level == 0 and len(areas) == shape.members and ambiguous(areas, shape):
-            if shape.layout not in (_ORIGINAL, _ALTERNATE):
-                plan.notes.append(
-                    "its members differ in size and its layout is not said: it is given as Linux before 3.14 "
-                    "reads it (original) and as later ones do (alternate)"
-                )
-                return [
-                    (striped(plan, areas, shape, original=original), f"-{name}")
-                    for name, original in (("original", True), ("alternate", False))
-                ]
-        return [(_source(plan, areas, shape, head), "")]
+        if shape.level == _LINEAR:
+            return concatenated(plan, areas, shape)
+        if shape.level == 0 and shape.layout not in (_ORIGINAL, _ALTERNATE) and ambiguous(areas, shape):
+            plan.notes.append(
+                "its members differ in size and its layout is not said: it is given as Linux before 3.14 "
+                "reads it (original) and as later ones do (alternate)"
+            )
+            return [
+                (striped(plan, areas, shape, original=original), f"-{name}")
+                for name, original in (("original", True), ("alternate", False))
+            ]
+        return [(_source(plan, areas, shape, head, unsure), "")]
     new = head.reshape.shape
-    before = _source(plan, _areas(plan, chosen, shape, head), shape, head)
-    after = _source(plan, _areas(plan, chosen, new, head, moved=True), new, head)
+    before = _source(plan, _areas(plan, chosen, shape, head), shape, head, unsure)
+    after = _source(plan, _areas(plan, chosen, new, head, moved=True), new, head, unsure)
     size = min(plan.layouts[source - plan.tickets].size for source in (before, after))
     at = min(head.reshape.position, size)
     plan.notes.append(
-        f"reshape in progress: {_level(shape)} of {shape.members} to {_level(new)} of {new.members} members, "
+        f"reshape in progress: {level(shape)} of {shape.members} to {level(new)} of {new.members} members, "
         f"{'down' if head.reshape.backwards else 'up'} to byte {at}"
     )
     low, high = (before, after) if head.reshape.backwards else (after, before)
@@ -237,68 +239,36 @@ def _areas(
     return areas
 
 
-def _source(plan: Plan, areas: dict[int, Area], shape: Shape, head: Super) -> int:
+def _unsure(plan: Plan, freshest: Member) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of members where parity may not fit the data."""
+    head = freshest.block
+    if head.resynced == IN_SYNC:
+        return ()
+    if head.resynced:
+        return ((head.resynced, MAX_SIZE),)
+    found = dirty(freshest.reader, head)
+    if found is None:
+        return ((0, MAX_SIZE),)
+    plan.notes.append(f"by its bitmap {sum(b - a for a, b in found)} bytes of each member were being written")
+    return found
+
+
+def _source(
+    plan: Plan, areas: dict[int, Area], shape: Shape, head: Super, unsure: tuple[tuple[int, int], ...]
+) -> int:
     """Return the source of the whole array in one shape."""
     match shape.level:
-        case -1:
-            return concatenated(plan, areas, shape)
         case 0:
             return striped(plan, areas, shape, original=shape.layout == _ORIGINAL)
         case 1 | -4:
             size = head.size or min([area.length for area in areas.values()], default=0)
-            return mirrored(plan, areas, size)
+            return mirrored(plan, areas, shape, size)
         case 4 | 5 | 6:
-            return protected(plan, areas, shape, head.size, head.resynced)
+            return protected(plan, areas, shape, head.size, unsure)
         case 10:
             return copied(plan, areas, shape, head.size)
         case _:
             raise NotSupported(f"md level {shape.level}: imgfs cannot lay it out")
-
-
-def _state(head: Super) -> list[str]:
-    """Return what is to be said of the array as a whole."""
-    notes = [f"{head.events} events"]
-    redundant = head.shape.level in (1, *_PARITY, 10)
-    if redundant and not head.clean:
-        notes.append("it was not shut down cleanly: copies and parity may differ from the data")
-    elif redundant and head.resynced != IN_SYNC:
-        notes.append(f"copies or parity are in sync up to byte {head.resynced} of the members")
-    if head.features & BITMAP:
-        notes.append("it has a bitmap of what may differ")
-    if head.features & JOURNAL:
-        notes.append("it has a journal")
-    if head.features & PARTIAL:
-        notes.append("it has a log of partial parity, which is not applied")
-    return notes
-
-
-def _level(shape: Shape) -> str:
-    """Return what users call a level and its layout."""
-    match shape.level:
-        case -1:
-            return "linear"
-        case -4:
-            return "multipath"
-        case 5 | 6:
-            return f"raid{shape.level} {NAMES.get(shape.layout, shape.layout)}"
-        case 10:
-            near, far, offset = shape.layout & 255, shape.layout >> 8 & 255, shape.layout >> 16 & 1
-            words = [f"near={near}"] if near > 1 or far <= 1 else []
-            words += [f"{'offset' if offset else 'far'}={far}"] if far > 1 else []
-            return f"raid10 {' '.join(words)}"
-        case _:
-            return f"raid{shape.level}"
-
-
-def _name(head: Super) -> str:
-    """Return the name of an array without that of the host it was made on."""
-    return head.name.rpartition(":")[2] or head.name
-
-
-def _listed(words: object) -> str:
-    shown = [str(word) for word in words]  # type: ignore[attr-defined]
-    more = f" and {len(shown) - _SAID} more" if len(shown) > _SAID else ""
-    return ", ".join(shown[:_SAID]) + more
 
 
 BACKEND = Backend(
@@ -308,6 +278,6 @@ BACKEND = Backend(
     rank=5,  # before the tables and file systems that the first member of some levels seems to hold
     signatures=SIGNATURES,
     open=open_md,
-    supports="superblocks 0.90 to 1.2; linear, 0, 1, 4, 5, 6, 10 in all layouts of mdadm; missing members solved",
+    supports="0.90 to 1.2; linear, 0, 1, 4, 5, 6, 10 in all layouts; missing members solved; reshapes",
     truth=("kernel",),
 )

@@ -1,8 +1,8 @@
 """Encrypted volumes, members of sets, and tables that are named but not read.
 
-Source: LUKS1 1.2.3 and LUKS2 on-disk formats; libbde documentation (signatures); LVM2 metadata format; md(4)
-and the RAID superblock formats of the Linux RAID wiki; SNIA DDF 2.0; DRBD 9 metadata; bcache and S/390 DASD
-in the kernel's documentation; AHDI 3 (Atari); Amiga RKRM: Devices, "RigidDiskBlock".
+Source: LUKS1 1.2.3 and LUKS2 on-disk formats; libbde documentation (signatures); LVM2 metadata format; SNIA
+DDF 2.0; DRBD 9 metadata; bcache and S/390 DASD in the kernel's documentation; AHDI 3 (Atari); Amiga RKRM:
+Devices, "RigidDiskBlock".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from imgfs.backends import Role, Signature
+from imgfs.backends import Role
 from imgfs.backends._recognised import Version, at, row, seen
 from imgfs.errors import NotMine
 
@@ -19,47 +19,8 @@ if TYPE_CHECKING:
 
 _KEY = "it is encrypted: a key is needed"
 _MEMBER = "its set has to be assembled first"
-_RAID_09 = (
-    Signature(-65536, b"\xfc\x4e\x2b\xa9", 65536),
-    Signature(-65536, b"\xa9\x2b\x4e\xfc", 65536),
-)
-_RAID_10 = (Signature(-8192, b"\xfc\x4e\x2b\xa9", 4096),)
-_RAID_START = (*at(0, b"\xfc\x4e\x2b\xa9\1\0\0\0"), *at(4096, b"\xfc\x4e\x2b\xa9\1\0\0\0"))
-_MIRROR = 1
 _ATARI = (b"GEM", b"BGM", b"XGM", b"RAW", b"LNX", b"SWP", b"MIX", b"MAC", b"UNX", b"F32")
 _ATARI_AT = (454, 466, 478, 490)
-
-
-def _raid_end(reader: Reader) -> int | None:
-    """Return the level of a member whose superblock lies at its end, so that data begins at 0."""
-    for signature in _RAID_09:
-        if seen(reader, signature):
-            place = (reader.size - 65536) // 65536 * 65536
-            form = "<i" if signature.magic[0] == 0xFC else ">i"
-            (level,) = struct.unpack(form, reader.read(place + 28, 4))
-            return int(level)
-    if seen(reader, _RAID_10[0]):
-        place = (reader.size - 8192) // 4096 * 4096
-        (level,) = struct.unpack("<i", reader.read(place + 72, 4))
-        return int(level)
-    return None
-
-
-def _raid(reader: Reader) -> str:
-    """Name the level; leave members whose bytes can be read as they are to `_mirror`."""
-    level = _raid_end(reader)
-    if level == _MIRROR:
-        raise NotMine("mdraid: a mirror")
-    if level is None:
-        place = 0 if seen(reader, _RAID_START[0]) else 4096
-        (level,) = struct.unpack("<i", reader.read(place + 72, 4))
-    return f"level {level}"
-
-
-def _mirror(reader: Reader) -> str:
-    if _raid_end(reader) != _MIRROR:
-        raise NotMine("mdraid: no mirror")
-    return ""
 
 
 def _dynamic(reader: Reader) -> str:
@@ -106,26 +67,6 @@ RECOGNISED: tuple[Backend, ...] = (
     ),
     row("corestorage", "Apple CoreStorage", Role.VOLUMES, at(88, b"CS"), judge=_storage, needs=_MEMBER),
     row("lvm1", "LVM1 physical volume", Role.VOLUMES, at(0, b"HM\1\0", b"HM\2\0"), needs=_MEMBER),
-    row(
-        "mdraid",
-        "Linux RAID member",
-        Role.VOLUMES,
-        _RAID_START,
-        _RAID_10,
-        _RAID_09,
-        judge=_raid,
-        needs=_MEMBER,
-    ),
-    row(
-        "mdmirror",
-        "Linux RAID mirror",
-        Role.VOLUMES,
-        _RAID_10,
-        _RAID_09,
-        judge=_mirror,
-        needs="this member is read alone",
-        exclusive=False,
-    ),
     row(
         "ddf", "DDF RAID member", Role.VOLUMES, at(-512, b"\xde\x11\xde\x11"), needs=_MEMBER, exclusive=False
     ),

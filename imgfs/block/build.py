@@ -13,7 +13,7 @@ from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
-from imgfs.block.striped import StripedMap
+from imgfs.block.striped import StripedMap, Takes
 from imgfs.errors import Malformed
 from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed, Striped
 
@@ -55,6 +55,7 @@ def build_all(
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise Malformed(f"a stream in {len(layouts)} layouts", spec=spec)
     sources = list(tickets)
+    takes = Takes()
     rows_at = 0
     for layout in layouts:
         match layout:
@@ -78,7 +79,7 @@ def build_all(
                 else:
                     sources.append(PackedMap.checked(layout, sources, spec, rows))
             case Striped():
-                sources.append(StripedMap.checked(layout, sources, spec))
+                sources.append(StripedMap.checked(layout, sources, spec, takes))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)

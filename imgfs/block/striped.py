@@ -14,14 +14,16 @@ from operator import le
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from imgfs import limits
+from imgfs.block.chunks import ChunkMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.hostfile import HostFile
+from imgfs.block.packed import PackedMap
 from imgfs.block.pieces import KEY_SHIFT, Coded, Lost, Stored, StoredUnit, number
 from imgfs.errors import Malformed
 from imgfs.model import Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from imgfs.block.pieces import ByteSource, Piece
     from imgfs.model import Striped
@@ -30,8 +32,18 @@ _SECTOR: Final = 512
 _BLOCK: Final = 4 * limits.KIB  # what is lost with a sector of one term; the number of a unit counts these
 _UNIT: Final = 64 * limits.KIB  # of a computed chunk: few enough for a random read, enough for a trip
 _FEW: Final = 64  # terms of units so large; of more, units are blocks
-_MOST_TERMS: Final = 2048  # of one chunk: members of md, the most that one sum reads
+# Stored ranges of one unit, through all layers: as many as md has members. Each may be a unit of 64 KiB.
+_MOST_TERMS: Final = 2048
+_DEEPEST: Final = 100  # maps on maps: each is a call of ``plan`` in another
 _MOST_CHUNKS: Final = 1 << 20  # that repeat
+
+
+def countable(size: int, chunk: int) -> bool:
+    """Say whether the blocks of so many bytes in chunks can be numbered: 4 PiB can."""
+    return -(-size // chunk) * -(-chunk // _BLOCK) <= 1 << KEY_SHIFT
+
+
+Take = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +56,8 @@ class Pattern:
     factor: bytes
 
     @classmethod
-    def checked(cls, claim: Striped, sizes: Sequence[int], spec: str = "") -> Self:
-        """Accept a claim over sources of the given sizes.
+    def checked(cls, claim: Striped, count: int, size: Callable[[int], int], spec: str = "") -> Self:
+        """Accept a claim over ``count`` sources, whose sizes are asked for as they are needed.
 
         Raises:
             Malformed: columns contradict each other, a term leaves its source, a sum has too many terms.
@@ -61,18 +73,22 @@ class Pattern:
             raise Malformed(message, spec=spec)
         if len(ends) > _MOST_CHUNKS or terms > limits.MAX_RUNS or not all(map(le, ends, ends[1:])):
             raise Malformed(f"{len(ends)} chunks of {terms} terms", spec=spec)
-        if max(after - before for before, after in pairwise([0, *ends])) > _MOST_TERMS:
-            raise Malformed(f"a chunk of more than {_MOST_TERMS} terms", spec=spec)
-        if terms and (max(which) >= len(sizes) or min(base) < 0 or 0 in claim.factor):
+        if terms and (max(which) >= count or min(base) < 0 or 0 in claim.factor):
             raise Malformed("a term of no source, of negative position or of no weight", spec=spec)
         pattern = cls(ends, which, base, claim.factor)
-        pattern._inside(claim, sizes, spec)
+        if pattern.terms() > _MOST_TERMS:
+            raise Malformed(f"a chunk of {pattern.terms()} terms", spec=spec)
+        pattern._inside(claim, {one: size(one) for one in set(which)}, spec)
         return pattern
 
-    def _inside(self, claim: Striped, sizes: Sequence[int], spec: str) -> None:
+    def terms(self) -> int:
+        """Return the most that one chunk has."""
+        return max(after - before for before, after in pairwise([0, *self.ends]))
+
+    def _inside(self, claim: Striped, sizes: Mapping[int, int], spec: str) -> None:
         """Check that the last use of every term lies in its source."""
         count = -(-claim.size // claim.chunk)
-        if count * -(-claim.chunk // _BLOCK) > 1 << KEY_SHIFT:
+        if not countable(claim.size, claim.chunk):
             raise Malformed(f"{count} chunks of {claim.chunk} bytes", spec=spec)
         term = 0
         for chunk, end in enumerate(self.ends):
@@ -105,34 +121,47 @@ class StripedMap:
         "_per_chunk",
         "_stride",
         "_which",
+        "depth",
         "size",
         "spec",
+        "terms",
     )
 
-    def __init__(self, claim: Striped, pattern: Pattern, lowers: tuple[ByteSource, ...], spec: str) -> None:
+    def __init__(
+        self, claim: Striped, pattern: Pattern, lowers: Mapping[int, ByteSource], spec: str, take: Take
+    ) -> None:
         """Take over checked columns; see ``checked``."""
+        self.terms, self.depth = take
         self.size = claim.size
         self.spec = spec
         self._chunk = claim.chunk
         self._stride = claim.stride
         self._ends, self._which, self._factor = pattern.ends, pattern.which, pattern.factor
-        windows = [lower.below() if isinstance(lower, ExtentMap) else None for lower in lowers]
-        self._lowers = tuple([w[0] if w else lower for w, lower in zip(windows, lowers, strict=True)])
-        shifts = [w[1] if w else 0 for w in windows]
+        self._lowers: dict[int, ByteSource] = {}
+        shifts = dict.fromkeys(lowers, 0)
+        for one, lower in lowers.items():
+            window = lower.below() if isinstance(lower, ExtentMap) else None
+            self._lowers[one], shifts[one] = window or (lower, 0)
         self._base = [at + shifts[which] for at, which in zip(pattern.base, pattern.which, strict=True)]
         self._number = number()
         self._per_chunk = -(-claim.chunk // _BLOCK)
         self._codecs: dict[bytes, Codec] = {}
 
     @classmethod
-    def checked(cls, claim: Striped, lowers: Sequence[ByteSource], spec: str) -> Self:
+    def checked(cls, claim: Striped, lowers: Sequence[ByteSource], spec: str, takes: Takes) -> Self:
         """Accept a claim about chunks.
 
         Raises:
-            Malformed: see ``Pattern.checked``.
+            Malformed: see ``Pattern.checked``; or a unit would take too much of what lies below.
         """
-        pattern = Pattern.checked(claim, [lower.size for lower in lowers], spec)
-        return cls(claim, pattern, tuple(lowers), spec)
+        pattern = Pattern.checked(claim, len(lowers), lambda one: lowers[one].size, spec)
+        used = {one: lowers[one] for one in set(pattern.which)}
+        below = [takes.of(lower) for lower in used.values()]
+        terms = max(1, pattern.terms()) * max([take[0] for take in below], default=1)
+        depth = 1 + max([take[1] for take in below], default=0)
+        if terms > _MOST_TERMS or depth > _DEEPEST:
+            raise Malformed(f"a sum of {terms} terms in {depth} layers", spec=spec)
+        return cls(claim, pattern, used, spec, (terms, depth))
 
     def plan(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie; see ``ByteSource``."""
@@ -200,6 +229,45 @@ class StripedMap:
         if codec is None:
             codec = self._codecs[factors] = Codec("galois", {"factors": factors})
         return codec
+
+
+class Takes:
+    """What one unit of a source takes: (stored ranges, maps on each other), of all sources of one reply.
+
+    Sums of sums multiply. Sources are told apart by identity: they live as long as this does.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, Take] = {}
+
+    def of(self, source: ByteSource) -> Take:
+        """Return what a source takes; each is looked at once."""
+        known = self._known
+        waiting = [source]
+        while waiting:
+            last = waiting[-1]
+            below = _below(last)
+            unknown = [lower for lower in below if id(lower) not in known]
+            if unknown and id(last) not in known:
+                waiting += unknown
+                continue
+            waiting.pop()
+            if isinstance(last, StripedMap):
+                known[id(last)] = last.terms, last.depth
+            elif id(last) not in known:
+                takes = [known[id(lower)] for lower in below]
+                most = max([take[0] for take in takes], default=1)
+                known[id(last)] = most, 1 + max([take[1] for take in takes], default=0)
+        return known[id(source)]
+
+
+def _below(source: ByteSource) -> Sequence[ByteSource]:
+    """Return the sources a map reads, but for stripes, which know what they take."""
+    if isinstance(source, ExtentMap | ChunkMap):
+        return source._lowers
+    return (source._lower,) if isinstance(source, PackedMap) else ()
 
 
 def _column(code: Literal["I", "H", "q"], data: bytes) -> array[int]:

@@ -42,9 +42,9 @@ class Window:
 
 
 async def look(fetcher: Fetcher, source: ByteSource) -> Window:
-    """Read the ranges signatures may lie in: ``limits.WINDOW`` bytes at either end."""
+    """Read the ranges signatures may lie in: ``limits.WINDOW`` and ``WINDOW_TAIL`` bytes at the ends."""
     head_stop = min(limits.WINDOW, source.size)
-    tail_start = max(head_stop, source.size - limits.WINDOW)
+    tail_start = max(head_stop, source.size - limits.WINDOW_TAIL)
     head = await _readable(fetcher, source, 0, head_stop)
     tail = await _readable(fetcher, source, tail_start, source.size)
     return Window(source.size, head, tail)

@@ -213,7 +213,7 @@ def _check_chunked(layout: Chunked, lowers: Sequence[int]) -> None:
 
 def _check_striped(layout: Striped, lowers: Sequence[int]) -> None:
     try:
-        Pattern.checked(layout, lowers)
+        Pattern.checked(layout, len(lowers), lowers.__getitem__)
     except Malformed as why:
         raise WorkerLied(str(why)) from None
 

@@ -284,9 +284,7 @@ def _need_key(message: str, failure: Failure) -> errors.NeedKey:
     rest = words[len(kinds) :][: 4 * limits.MAX_PROTECTORS]
     rows = tuple((rest[at], rest[at + 1], rest[at + 2], rest[at + 3]) for at in range(0, len(rest) - 3, 4))
     memory = failure.numbers[0] if len(failure.numbers) == 1 else 0
-    return errors.NeedKey(
-        message, kinds=tuple(kinds[:_KINDS_MAX]), protectors=rows, memory=max(0, memory)
-    )
+    return errors.NeedKey(message, kinds=tuple(kinds[:_KINDS_MAX]), protectors=rows, memory=max(0, memory))
 
 
 def _printable(text: str) -> str:

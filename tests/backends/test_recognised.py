@@ -134,17 +134,6 @@ def test_compressed_files_are_containers_by_their_name_only() -> None:
     assert first(data, (Role.MEDIA,), "")[0] == ""
 
 
-@pytest.mark.parametrize(("level", "name"), [(1, "mdmirror"), (5, "mdraid")])
-def test_the_member_of_a_mirror_does_not_end_the_search(level: int, name: str) -> None:
-    data = bytearray((1 << 20) + 512)
-    at = ((len(data) - 8192) // 4096) * 4096
-    data[at : at + 8] = b"\xfc\x4e\x2b\xa9\x01\0\0\0"
-    data[at + 72] = level
-    found, why = first(bytes(data), (Role.VOLUMES, Role.FILES), "")
-    assert (found, isinstance(why, NotSupported)) == (name, True)
-    assert discover()[name].exclusive == (level != 1)
-
-
 def test_a_table_wins_over_leftovers_behind_it() -> None:
     image = bytearray(gpt(128, used=2, length=64)[0])
     image[4086:4096] = b"SWAPSPACE2"

@@ -214,8 +214,8 @@ def _spread(model: list[int], chunk: int, period: int, ends: list[int], factors:
 
 
 def _large(rng: random.Random, content: Content) -> Content:
-    """Repeat a source, or zeros, until chunks fit into it."""
-    if not content.model:
+    """Repeat a source until chunks fit into it; one of a few bytes is taken for zeros."""
+    if len(content.model) < 7:
         return Content(Memory(bytes(20_000)), [0] * 20_000)
     times = 20_000 // len(content.model) + 1
     repeated = ExtentMap.concat([content.source] * times, "large")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from array import array
 from typing import TYPE_CHECKING
 
@@ -213,3 +214,29 @@ def test_holes_are_terms_of_zeros() -> None:
     source = build(layouts, [Memory(data)], "test")
     assert bytes(resolve(source.plan(0, 512))) == data
     assert any(isinstance(piece, Zeros) for piece in source.plan(0, 512)[0].unit.pieces)
+
+
+def test_sums_of_sums_and_maps_on_maps_are_bounded() -> None:
+    twice = [claim(512, 512, 0, [[(number, 0, 1), (number, 0, 2)]]) for number in range(40)]
+    with pytest.raises(Malformed, match="4096 terms"):
+        build(twice, [Memory(bytes(512))], "test")
+    assert build(twice[:8], [Memory(bytes(512))], "test").plan(0, 512)
+    through = []
+    for number in range(0, 80, 2):
+        through.append(claim(512, 512, 0, [[(number, 0, 1), (number, 0, 2)]]))
+        through.append(Linear.of(512, [(0, 256, 256), (256, 256, 0)], [number + 1, number + 1]))
+    with pytest.raises(Malformed, match="4096 terms"):
+        build(through, [Memory(bytes(512))], "test")
+    deep = [claim(512, 512, 0, [[(number, 0, 1)]]) for number in range(200)]
+    with pytest.raises(Malformed, match="layers"):
+        build(deep, [Memory(bytes(512))], "test")
+
+
+def test_many_layouts_are_checked_in_bounded_time() -> None:
+    many = [claim(512, 512, 0, [[(0, 0, 1)]]) for _ in range(10_000)]
+    many.append(Linear.of(512 * 10_000, [(512 * n, 512, 0) for n in range(10_000)], range(1, 10_001)))
+    begin = time.perf_counter()
+    source = build(many, [Memory(bytes(512))], "test")
+    check_layouts(many, [512])
+    assert time.perf_counter() - begin < 2
+    assert sum(piece.length for piece in source.plan(0, source.size)) == source.size
