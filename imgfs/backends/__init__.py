@@ -76,6 +76,7 @@ class Options:
     ``base`` is where the source starts on its media: disklabels count from the start of the disk. ``state``
     is the key of one of the ``Media.states`` a container named: then that one is its media. ``keys`` are the
     analyst's that may fit. ``final``: no further member of a set will come, what can be read without them is.
+    ``threads``: how many may be used to derive a key.
 
     Units: ``sector`` bytes, 0: find out; ``base`` bytes.
     """
@@ -87,6 +88,7 @@ class Options:
     state: str = ""
     keys: tuple[Secret, ...] = ()
     final: bool = False
+    threads: int = 1
 
     @property
     def sectors(self) -> tuple[int, ...]:

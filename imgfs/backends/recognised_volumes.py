@@ -49,15 +49,6 @@ def _storage(reader: Reader) -> str:
 
 RECOGNISED: tuple[Backend, ...] = (
     row(
-        "luks",
-        "LUKS",
-        Role.VOLUMES,
-        at(0, b"LUKS\xba\xbe\0\1", b"LUKS\xba\xbe\0\2"),
-        version=Version(6, ">H"),
-        needs=_KEY,
-    ),
-    row("lukscopy", "LUKS second header", Role.VOLUMES, at(16384, b"SKUL\xba\xbe\0\2"), needs=_KEY),
-    row(
         "bitlocker",
         "BitLocker",
         Role.VOLUMES,

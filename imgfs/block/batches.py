@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.block.codecs import DECODERS, decode
+from imgfs.block.enciphered import CipherMap
 from imgfs.block.pieces import Stored, StoredUnit
 from imgfs.block.units import UnitMap
 from imgfs.errors import EvidenceError
@@ -48,6 +49,8 @@ class Span:
 def decode_strip(strip: Strip, data: memoryview) -> Block | Exception:
     """Return the block of a strip, or the failure of its first bad unit; ``data`` is what is stored."""
     source = strip.source
+    if isinstance(source, CipherMap):
+        return source.decrypt(strip.index, data)
     decoder, parameters = DECODERS[source.codec.name], source.codec.parameters
     lengths = chain(repeat(source.unit, len(strip.coded) - 1), (strip.length % source.unit or source.unit,))
     cuts = zip(strip.starts, strip.ends, strip.coded, lengths, strict=True)
@@ -59,6 +62,8 @@ def decode_strip(strip: Strip, data: memoryview) -> Block | Exception:
 
 def decode_unit(unit: StoredUnit, stored: memoryview) -> Block | Exception:
     """Return the block of a unit, or its failure."""
+    if isinstance(unit.source, CipherMap):
+        return unit.source.decrypt(unit.index, stored)
     try:
         return decode(unit.codec, stored, unit.coded, unit.length)
     except EvidenceError as why:

@@ -9,13 +9,24 @@ from msgspec.structs import replace
 
 from imgfs import limits
 from imgfs.block.chunks import ChunkMap
+from imgfs.block.enciphered import CipherMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
 from imgfs.block.striped import StripedMap, Takes
 from imgfs.errors import Malformed
-from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed, Striped
+from imgfs.model import (
+    LINEAR_ROW,
+    PACKED_ROW,
+    Chunked,
+    Enciphered,
+    Foreign,
+    Inline,
+    Linear,
+    Packed,
+    Striped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -84,6 +95,8 @@ def build_all(
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)
                 sources.append(ForeignSource(size, foreign))
+            case Enciphered():
+                sources.append(CipherMap.checked(layout, sources, spec))
             case _:
                 raise Malformed(f"a layout of kind {type(layout).__name__}", spec=spec)
     return sources[len(tickets) :]

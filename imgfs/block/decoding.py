@@ -15,6 +15,7 @@ import trio
 from imgfs import limits
 from imgfs.block.batches import batches, decode_strip, decode_unit, span
 from imgfs.block.cache import BlockCache
+from imgfs.block.enciphered import CipherMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.hostfile import NotCached
 from imgfs.block.pieces import Block, Coded, ForeignUnit, Piece, Stored, StoredUnit, Strip
@@ -225,7 +226,7 @@ class Decoding:
 
         Then its units are suspects, and where they are not guilty they are decoded one by one.
         """
-        if self.handover is None:
+        if self.handover is None or isinstance(strip.source, CipherMap):  # keys stay here
             return None
         outcome = await self.handover.strip(strip)
         if isinstance(outcome, WorkerError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _VERBS: Final = {
     "mount": "mount",
     "umount": "umount",
+    "unlock": "unlock",
     "mounts": "mounts",
     "info": "info",
     "ls": "walk",

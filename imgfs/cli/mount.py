@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from imgfs.cli.options import image_path, mount_words, overrule, overruling
+from imgfs.cli.unlock import prompted, socket_of, terminal
 from imgfs.daemon import mountpoint as points
 from imgfs.daemon.config import Config
 from imgfs.errors import ImgfsError, UsageError
@@ -78,6 +79,10 @@ def mount(
     start(config, foreground=foreground)
     if not foreground:
         click.echo(f"{', '.join(Path(i).name for i in config.images)} mounted on {config.mountpoint}")
+        if terminal() and not config.settings.overrule.keys:
+            for row in prompted(socket_of(Path(config.mountpoint))):
+                if row["state"] == "open":
+                    click.echo(f"{row['path']}: unlocked")
 
 
 def _log(name: str, images: list[Path]) -> str:

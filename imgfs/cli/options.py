@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import zoneinfo
 from dataclasses import dataclass, field
@@ -13,15 +14,18 @@ import click
 
 from imgfs.errors import UsageError
 from imgfs.opening.bundles import bundle
-from imgfs.opening.keys import load
+from imgfs.opening.keys import load, parse
 from imgfs.opening.place import Overrule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from imgfs.opening.keys import Key
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _UNITS: Final = {"": 1, "b": 1, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_KEYS_MOST: Final = 1 << 20
 _SECTORS: Final = (512, 1024, 2048, 4096)
 # what fstab and mount(8) say to everybody; it changes nothing here
 _IGNORED: Final = frozenset(
@@ -83,6 +87,9 @@ def overruling(command: F) -> F:
                 "--keys", type=click.Path(path_type=Path), help="TOML file with keys of encrypted layers."
             ),
             click.option(
+                "--key-fd", type=int, metavar="N", help="Read such a file from this open descriptor."
+            ),
+            click.option(
                 "--offset", metavar="SIZE", help="Where the volume starts on the media (bytes, or 2048s, 1M)."
             ),
             click.option("--sector-size", "sector", metavar="SIZE", help="Bytes per sector of the media."),
@@ -116,9 +123,27 @@ def overruling(command: F) -> F:
     return command
 
 
+def given_keys(path: Path | None, fd: int | None) -> tuple[Key, ...]:
+    """Return the keys of a key file, and of one that is read from a descriptor.
+
+    Raises:
+        UsageError: one cannot be read, or is no key file.
+    """
+    keys = load(path) if path else ()
+    if fd is None:
+        return keys
+    try:
+        with os.fdopen(os.dup(fd), "rb") as file:
+            text = file.read(_KEYS_MOST)
+    except OSError as why:
+        raise UsageError(f"--key-fd {fd}: {why.strerror}") from why
+    return keys + parse(text, f"--key-fd {fd}", Path.cwd())
+
+
 def overrule(
     *,
     keys: Path | None,
+    key_fd: int | None = None,
     offset: str | None,
     sector: str | None,
     kind: str | None,
@@ -155,7 +180,7 @@ def overrule(
         raw=raw,
         tz=tz or "UTC",
         codepage=codepage or "cp437",
-        keys=load(keys) if keys else (),
+        keys=given_keys(keys, key_fd),
         look_in=tuple(str(folder.absolute()) for folder in look_in),
     )
 

@@ -98,7 +98,7 @@ def _words(layer: Layer, above: Layer | None) -> list[str]:
         return [
             click.style(_escaped(name), bold=True),
             _escaped(layer.type),
-            f"{human(layer.size):>9} at {human(layer.start):>9}{_sector(layer.start, sector)}",
+            f"{human(layer.size):>9}{_at(layer.start, sector)}",
             layer.uuid,
             *([told] if told else []),
             *state,
@@ -109,7 +109,7 @@ def _words(layer: Layer, above: Layer | None) -> list[str]:
         return [click.style(_escaped(layer.path), bold=True), ", ".join([kind, *size]), *state]
     kind = " ".join(filter(None, (layer.type or layer.title or layer.backend, layer.version)))
     if layer.kind == "table":
-        kind = layer.title or layer.type
+        kind = " ".join(filter(None, (layer.title or layer.type, layer.version)))
     as_above = above is not None and human(layer.size) == human(above.size)
     size = [human(layer.size)] if layer.size >= 0 and not as_above else []
     repeated = above is not None and above.kind == "volume" and layer.label == above.label
@@ -130,22 +130,30 @@ def _state(layer: Layer) -> str:
     )
 
 
-def _sector(start: int, sector: int) -> str:
-    """Return the exact start, which the rounded one does not say."""
+def _at(start: int, sector: int) -> str:
+    """Return where a volume starts, exactly too, which the rounded number does not say; nothing for a map."""
+    if start < 0:
+        return ""
     unit = sector or 512
-    return f" (sector {start // unit})" if start % unit == 0 else f" (byte {start})"
+    exact = f"sector {start // unit}" if start % unit == 0 else f"byte {start}"
+    return f" at {human(start):>9} ({exact})"
 
 
 def _facts(layer: Layer) -> list[tuple[str, str]]:
     """Return what is known of a layer beside its line, as (name, value)."""
     facts = [("lost", f"bytes [{start}, {stop}): {why}") for start, stop, why in layer.lost]
     said = {why for _, _, why in layer.lost}
+    facts += [(f"key slot {slot}", _protector(*rest)) for slot, *rest in layer.protectors]
     facts += [("note", note) for note in layer.notes if note not in said]
     facts += [(name.replace("_", " "), value) for name, value in layer.metadata.items()]
     facts += [(f"stored {name}", value) for name, value in layer.digests.items()]
     if len(layer.members) > 1:
         facts.append((f"{len(layer.members)} files", f"{layer.members[0]} ... {layer.members[-1]}"))
     return facts
+
+
+def _protector(kind: str, name: str, cost: str) -> str:
+    return ", ".join(filter(None, (kind.replace("|", " or "), name, cost)))
 
 
 def _escaped(text: str) -> str:

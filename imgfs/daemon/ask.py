@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 5.0  # seconds for an answer
 
 
-def ask(path: Path, verb: str, *, patience: float = _PATIENCE) -> dict[str, object] | None:
-    """Ask a daemon, from outside it; None when nobody answers."""
+def ask(path: Path, verb: str, *, patience: float = _PATIENCE, **more: object) -> dict[str, object] | None:
+    """Ask a daemon, from outside it, with ``more`` words; None when nobody answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         stream.settimeout(patience)
         try:
             stream.connect(str(path))
-            stream.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+            stream.sendall(json.dumps({"verb": verb, **more}).encode() + b"\n")
             answer = bytearray()
             while not answer.endswith(b"\n"):
                 part = stream.recv(65536)

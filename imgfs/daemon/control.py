@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    Verb = Callable[[], Awaitable[dict[str, object]]]
+    Request = Mapping[str, object]
+    Verb = Callable[[Request], Awaitable[dict[str, object]]]
 
 _LINE_MAX: Final = 64 * 1024
 _PATIENCE: Final = 5.0  # seconds a client may take to say one line
@@ -28,7 +30,7 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests ``{"verb": NAME}`` until cancelled."""
+    """Answer requests ``{"verb": NAME, ...}`` until cancelled."""
     with trio.socket.from_stdlib_socket(_bound(path)) as listener:
         task_status.started()
         async with trio.open_nursery() as nursery:
@@ -47,13 +49,15 @@ def _bound(path: Path) -> socket.socket:
 
 
 async def _answer(stream: trio.socket.SocketType, verbs: Mapping[str, Verb], uid: int) -> None:
-    with stream, trio.move_on_after(_PATIENCE):
+    with stream, trio.move_on_after(_PATIENCE) as patience:
         credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, peer, _ = struct.unpack("3i", credentials)
         if peer not in (uid, 0):
             return
         try:
-            reply = await _handle(await _line(stream), verbs)
+            line = await _line(stream)
+            patience.deadline = math.inf  # deriving a key takes its time
+            reply = await _handle(line, verbs)
             await _send(stream, json.dumps(reply).encode() + b"\n")
         except OSError:
             return  # the client is gone
@@ -78,7 +82,7 @@ async def _handle(line: bytes, verbs: Mapping[str, Verb]) -> dict[str, object]:
     if verb is None:
         return {"error": f"verbs are {', '.join(sorted(verbs))}"}
     try:
-        return await verb()
+        return await verb(request)
     except ImgfsError as why:
         return {"error": why.message}
 

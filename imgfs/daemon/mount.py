@@ -18,7 +18,7 @@ import pyfuse3
 import trio
 
 from imgfs import limits, log, runtime
-from imgfs.daemon import control, events, mountpoint, status
+from imgfs.daemon import control, events, mountpoint, status, unlocking
 from imgfs.daemon.attributes import Owner
 from imgfs.daemon.operations import Operations
 from imgfs.errors import MediaChanged, MountError, UsageError
@@ -93,14 +93,22 @@ async def _serve(
             finally:
                 resolved.set()
 
-        async def unmount() -> dict[str, object]:
+        async def unmount(_: control.Request) -> dict[str, object]:
             pyfuse3.terminate()
             return {"pid": os.getpid()}
 
-        async def report() -> dict[str, object]:
+        async def locked(_: control.Request) -> dict[str, object]:
+            await resolved.wait()
+            return {"locked": unlocking.locked(session)}
+
+        async def unlock(request: control.Request) -> dict[str, object]:
+            await resolved.wait()
+            return await unlocking.unlock(session, request)
+
+        async def report(_: control.Request) -> dict[str, object]:
             return {"pid": os.getpid(), "images": list(config.images), "mountpoint": config.mountpoint}
 
-        verbs = {"unmount": unmount, "status": report}
+        verbs = {"unmount": unmount, "status": report, "locked": locked, "unlock": unlock}
         await nursery.start(partial(control.serve, record.with_suffix(".sock"), verbs, os.getuid()))
         await nursery.start(_signals)  # before ``live``: a signal would end us without unmounting
         nursery.start_soon(_watch, session, operations)

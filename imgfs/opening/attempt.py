@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,13 +126,20 @@ class Attempts:
                     raise NotMine(asked.backend.name) from None
                 raise
             memory = _allowed(need.memory)
-            asked = replace(asked, place=asked.place.with_keys(key.secret() for key in fitting))
+            threads = len(os.sched_getaffinity(0)) if need.memory else 1
+            asked = replace(asked, place=asked.place.with_keys((key.secret() for key in fitting), threads))
             try:
                 return await self._ask(layer, asked, memory=memory)
             except NeedKey as still:
                 if asked.backend.by_key:
                     raise NotMine(asked.backend.name) from None
-                said = f"{need.message}; of {len(fitting)} keys none opens it: {still.message}"
+                more = still.message.removeprefix(need.message).lstrip("; ")
+                tried = (
+                    "the key does not open it"
+                    if len(fitting) == 1
+                    else f"none of {len(fitting)} keys opens it"
+                )
+                said = "; ".join(filter(None, (need.message, tried, more)))
                 raise NeedKey(said, kinds=need.kinds, protectors=need.protectors) from still
 
     async def _ask(self, layer: Layer, asked: Asked, memory: int = limits.WORKER_MEMORY) -> Opened:

@@ -70,13 +70,13 @@ class Place:
 
     def inner(self, backend: str) -> Place:
         """Return the place one layer further in."""
-        options = replace(self.options, state="", keys=(), final=False)
+        options = replace(self.options, state="", keys=(), threads=1, final=False)
         spec = self.spec.child(backend, self.state)
         return replace(self, spec=spec, options=options, depth=self.depth + 1)
 
-    def with_keys(self, keys: Iterable[Secret]) -> Place:
-        """Return the place for one attempt with keys."""
-        return replace(self, options=replace(self.options, keys=tuple(keys)))
+    def with_keys(self, keys: Iterable[Secret], threads: int) -> Place:
+        """Return the place for one attempt with keys, ``threads`` of which may derive others from them."""
+        return replace(self, options=replace(self.options, keys=tuple(keys), threads=threads))
 
     def at(self, locator: str) -> Place:
         """Return the place of a child that the last layer names."""

@@ -94,6 +94,7 @@ def _open(
         state=request.state,
         keys=request.keys,
         final=request.final,
+        threads=request.threads,
     )
     table = _Table(reader)
     result = backend.open(table, options)

@@ -20,6 +20,7 @@ from imgfs.model import (
     LOST,
     PACKED_ROW,
     Chunked,
+    Enciphered,
     FilesInfo,
     Foreign,
     Inline,
@@ -126,6 +127,9 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
             case Foreign():
                 if len(layout.why) > NAME_MAX:
                     raise WorkerLied("foreign layout with a reason too long")
+            case Enciphered():
+                if not 0 <= layout.which < len(lowers):
+                    raise WorkerLied("a lower source that does not exist")
             case _:
                 raise WorkerLied(f"a layout of kind {type(layout).__name__}")
         if not 0 <= layout.size <= limits.MAX_SIZE:

@@ -22,7 +22,7 @@ _X86_64: Final = {
     "clock_gettime": 228, "exit_group": 231, "tgkill": 234, "add_key": 248, "keyctl": 250, "openat": 257,
     "newfstatat": 262, "ppoll": 271, "unshare": 272, "preadv": 295, "perf_event_open": 298,
     "process_vm_readv": 310, "process_vm_writev": 311, "getrandom": 318, "bpf": 321, "execveat": 322,
-    "userfaultfd": 323, "io_uring_setup": 425, "clone3": 435,
+    "userfaultfd": 323, "io_uring_setup": 425, "clone3": 435, "set_robust_list": 273, "rseq": 334,
 }
 _AARCH64: Final = {
     "read": 63, "write": 64, "close": 57, "fstat": 80, "lseek": 62, "mmap": 222, "mprotect": 226, "munmap": 215,
@@ -33,6 +33,7 @@ _AARCH64: Final = {
     "exit_group": 94, "tgkill": 131, "add_key": 217, "keyctl": 219, "openat": 56, "newfstatat": 79, "ppoll": 73,
     "unshare": 97, "preadv": 69, "perf_event_open": 241, "process_vm_readv": 270, "process_vm_writev": 271,
     "getrandom": 278, "bpf": 280, "execveat": 281, "userfaultfd": 282, "io_uring_setup": 425, "clone3": 435,
+    "set_robust_list": 99, "rseq": 293,
 }
 # fmt: on
 _MACHINES: Final = {"x86_64": (0xC000_003E, _X86_64, 317), "aarch64": (0xC000_00B7, _AARCH64, 277)}
@@ -60,6 +61,7 @@ _RETURN: Final = 0x06
 _ARGUMENTS: Final = 16  # offset of the arguments in struct seccomp_data, 8 bytes each, low word first
 _PROT_EXEC: Final = 4
 _AT_EMPTY_PATH: Final = 0x1000
+_CLONE_THREAD: Final = 0x1_0000
 _X32: Final = 0x4000_0000
 
 
@@ -73,10 +75,10 @@ def seccomp_number() -> int:
     return _MACHINES[platform.machine()][2]
 
 
-def program(pid: int) -> bytes:
+def program(pid: int, *, threads: bool = False) -> bytes:
     """Return the filter for the process ``pid``, which may signal itself and nobody else.
 
-    The architecture is compared first: a call through another ABI has other numbers.
+    ``threads``: it may have some, and still no children: what derives a key works in lanes. The architecture is compared first: a call through another ABI has other numbers.
     """
     architecture, number, _ = _MACHINES[platform.machine()]
     code: list[tuple[int, int, int, int]] = [
@@ -90,6 +92,12 @@ def program(pid: int) -> bytes:
     for name in ALLOWED:
         if name in number:
             code += [(_EQUAL, 0, 1, number[name]), (_RETURN, 0, 0, _ALLOW)]
+    if threads:  # clone3 hides its flags behind a pointer: without it the C library asks for clone
+        code += [(_EQUAL, 0, 1, number["clone3"]), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+        for name in ("set_robust_list", "rseq"):  # what a thread is born with
+            code += [(_EQUAL, 0, 1, number[name]), (_RETURN, 0, 0, _ALLOW)]
+        code += [(_EQUAL, 0, 4, number["clone"]), (_LOAD, 0, 0, _ARGUMENTS)]
+        code += [(_ANY_BIT, 0, 1, _CLONE_THREAD), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _KILL)]
     for name in DEADLY:
         if name in number:
             code += [(_EQUAL, 0, 1, number[name]), (_RETURN, 0, 0, _KILL)]

@@ -234,6 +234,7 @@ class Worker:
                 keys=self.options.keys,
                 final=self.options.final,
                 memory=self._memory,
+                threads=self.options.threads,
             )
             patience = limits.DEADLINE["unlock" if self.options.keys else "open"]
             status, payload = await self._process.ask(wire.encode(request), patience)

@@ -82,8 +82,10 @@ def renounce() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def enter(keep: Iterable[int], *, memory: int = WORKER_MEMORY) -> None:
+def enter(keep: Iterable[int], *, memory: int = WORKER_MEMORY, threads: bool = False) -> None:
     """Lock the calling process down for good; ``keep`` are the only descriptors left open.
+
+    ``threads``: it may have some; the filter of system calls alone says then that it has no children.
 
     Raises:
         SandboxError: the kernel refuses a part.
@@ -93,7 +95,7 @@ def enter(keep: Iterable[int], *, memory: int = WORKER_MEMORY) -> None:
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_AS, memory),
             (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_NPROC, 0),
+            *([] if threads else [(resource.RLIMIT_NPROC, 0)]),
         ):
             resource.setrlimit(what, (value, value))
         renounce()
@@ -101,7 +103,7 @@ def enter(keep: Iterable[int], *, memory: int = WORKER_MEMORY) -> None:
         highest = max(keep, default=-1)
         _landlock()
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, highest + 1))
-        _seccomp()
+        _seccomp(threads=threads)
     except (OSError, ValueError) as why:
         raise SandboxError(f"sandbox: {why}") from why
 
@@ -116,8 +118,8 @@ def close_others(keep: Iterable[int]) -> None:
     os.closerange(low, 1 << 30)
 
 
-def prove(parent: int) -> dict[str, str]:
-    """Try from inside what must fail, and report what refused it.
+def prove(parent: int, *, memory: int = WORKER_MEMORY) -> dict[str, str]:
+    """Try from inside what must fail, and report what refused it; ``memory`` is the limit that was set.
 
     Raises:
         SandboxError: something got through.
@@ -130,7 +132,7 @@ def prove(parent: int) -> dict[str, str]:
         "signal": lambda: os.kill(parent, 0),
         "execute": lambda: mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC),
         "limits": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
-        "memory": lambda: mmap.mmap(-1, 2 * WORKER_MEMORY),
+        "memory": lambda: mmap.mmap(-1, 2 * memory),
     }
     report: dict[str, str] = {}
     for name, attempt in attempts.items():
@@ -165,10 +167,10 @@ def _landlock() -> None:
         os.close(ruleset)
 
 
-def _seccomp() -> None:
+def _seccomp(*, threads: bool) -> None:
     if not filters.supported():
         raise OSError(errno.ENOSYS, "the system calls of this machine are not known")
-    code = filters.program(os.getpid())
+    code = filters.program(os.getpid(), threads=threads)
     held = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(held))  # struct sock_fprog
     number = ctypes.c_long(filters.seccomp_number())

@@ -153,8 +153,8 @@ def _worker(
         if unsafe:
             sandbox.close_others(keep)
         else:
-            sandbox.enter(keep, memory=request.memory)
-            report = sandbox.prove(template)
+            sandbox.enter(keep, memory=request.memory, threads=request.threads > 1)
+            report = sandbox.prove(template, memory=request.memory)
     except SandboxError as why:
         control.sendall(wire.frame(sequence, wire.FAILED, wire.encode_failure(why)))
         raise

@@ -69,6 +69,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[Secret, ...] = ()
     final: bool = False
     memory: int = limits.WORKER_MEMORY
+    threads: int = 1
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True, tag="list"):

@@ -1,0 +1,127 @@
+"""Ciphers that turn sectors of ciphertext into plaintext, in pool threads of the daemon.
+
+Nothing is parsed here: lengths are ours, and whatever bytes an image holds decrypt to as many others. Keys
+stay in the daemon: these are no codecs of the decoder processes, which image after image passes through.
+
+Sources: IEEE Std 1619-2007 (XTS); the kernel's Documentation/admin-guide/device-mapper/dm-crypt.rst (initial
+vectors); New methods in hard disk encryption, Clemens Fruhwirth, 2005 (ESSIV).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from sys import byteorder
+from typing import TYPE_CHECKING, Final
+
+from imgfs.block import gcrypt, sectors
+from imgfs.errors import Malformed
+
+if TYPE_CHECKING:
+    from imgfs.model import Codec, Enciphered
+
+Parameters = dict[str, int | bytes]
+
+_AES: Final = "aes"
+_OTHERS: Final = ("serpent", "twofish", "camellia")
+_MODES: Final = ("xts", "cbc", "ecb")
+_KEYS: Final = (16, 24, 32)
+_SECTORS: Final = range(16, 4096 * 16 + 1)
+IVS: Final = ("plain", "plain64", "plain64be", "null", "essiv", "eboiv")
+
+
+def check(claim: Enciphered) -> None:
+    """Accept a claim about ciphertext.
+
+    Raises:
+        Malformed: no such cipher, a key or a sector of a size that it does not take.
+    """
+    cipher, mode = _parts(claim.codec)
+    key = _bytes(claim.codec, "key")
+    iv = _bytes(claim.codec, "iv").decode("ascii", "replace")
+    if cipher not in (_AES, *_OTHERS) or mode not in _MODES or (mode != "ecb" and iv not in IVS):
+        raise Malformed(f"no cipher {claim.codec.name[:40]!r} with vectors {iv[:40]!r}")
+    if cipher != _AES and not gcrypt.available():
+        raise Malformed(f"{cipher} needs libgcrypt, which is not installed here")
+    halves = 2 if mode == "xts" else 1
+    if len(key) % halves or len(key) // halves not in _KEYS:
+        raise Malformed(f"a key of {len(key)} bytes for {claim.codec.name[:40]}")
+    if iv == "essiv" and len(_bytes(claim.codec, "ivkey")) not in _KEYS:
+        raise Malformed("ESSIV with no key for its vectors")
+    if claim.sector not in _SECTORS or claim.sector % 16 or claim.sector & (claim.sector - 1):
+        raise Malformed(f"sectors of {claim.sector} bytes")
+
+
+def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray) -> None:
+    """Decrypt sectors in place; sector i of ``data`` has the number ``first`` + i * ``step``.
+
+    Units: ``sector`` bytes, which ``data`` is a multiple of.
+    """
+    cipher, mode = _parts(codec)
+    key = _bytes(codec, "key")
+    count = len(data) // sector
+    if mode == "ecb":
+        if cipher == _AES:
+            sectors.aes_ecb(key, data)
+        else:
+            data[:] = gcrypt.ecb(cipher, key, data, decrypt=True)
+        return
+    vectors = _vectors(codec, cipher, key, first, step, count, sector)
+    if cipher == _AES:
+        (sectors.aes_xts if mode == "xts" else sectors.aes_cbc)(key, vectors, sector, data)
+    elif mode == "cbc":
+        gcrypt.cbc(cipher, key, vectors, sector, data)
+    else:
+        half = len(key) // 2
+        tweaks = gcrypt.ecb(cipher, key[half:], vectors, decrypt=False)
+        sectors.mask(tweaks, sector, data)
+        data[:] = gcrypt.ecb(cipher, key[:half], data, decrypt=True)
+        sectors.mask(tweaks, sector, data)
+
+
+def _parts(codec: Codec) -> tuple[str, str]:
+    cipher, _, mode = codec.name.partition("-")
+    return cipher, mode
+
+
+def _bytes(codec: Codec, name: str) -> bytes:
+    value = codec.parameters.get(name, b"")
+    return value if isinstance(value, bytes) else b""
+
+
+def _vectors(
+    codec: Codec, cipher: str, key: bytes, first: int, step: int, count: int, sector: int
+) -> bytearray:
+    """Return the initial vectors of sectors, 16 bytes each."""
+    iv = _bytes(codec, "iv")
+    if iv == b"null":
+        return bytearray(16 * count)
+    numbers = range(first, first + count * step, step)
+    words = array("Q", bytes(16 * count))
+    half = 0
+    if iv == b"plain":
+        words[::2] = array("Q", [number & 0xFFFF_FFFF for number in numbers])
+    elif iv == b"eboiv":  # of the byte, under the key itself
+        words[::2] = array("Q", [number * sector for number in numbers])
+    else:
+        half = iv == b"plain64be"
+        words[half::2] = array("Q", [number & 0xFFFF_FFFF_FFFF_FFFF for number in numbers])
+    if (byteorder == "big") != bool(half):
+        words.byteswap()
+    vectors = bytearray(words.tobytes())
+    if iv in (b"essiv", b"eboiv"):
+        under = _bytes(codec, "ivkey") if iv == b"essiv" else key
+        vectors = bytearray(_ecb(cipher, under, vectors))
+    return vectors
+
+
+def _ecb(cipher: str, key: bytes, data: bytes | bytearray) -> bytes:
+    """Encrypt blocks one by one."""
+    if cipher == _AES:
+        return sectors.aes_ecb_encrypted(key, data)
+    return bytes(gcrypt.ecb(cipher, key, data, decrypt=False))
+
+
+def essiv_key(digest: str, key: bytes) -> bytes:
+    """Return the key of ESSIV's vectors: a digest of the volume key."""
+    return hashlib.new(digest, key).digest()

@@ -1,0 +1,103 @@
+"""Ciphertext as a source of units: a key and a sector's number are all it takes. Pure (INV-1, INV-2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+from imgfs import limits
+from imgfs.block import ciphers
+from imgfs.block.pieces import Coded, Stored, StoredUnit, Strip
+from imgfs.block.units import UnitMap
+from imgfs.errors import BadUnit, Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imgfs.block.pieces import Block, ByteSource, Piece
+    from imgfs.model import Enciphered
+
+_UNIT: Final = 64 * limits.KIB
+
+
+class CipherMap(UnitMap):
+    """A ByteSource over ciphertext in one lower source; see ``model.Enciphered``."""
+
+    __slots__ = ("_claim", "_lower")
+
+    def __init__(self, claim: Enciphered, lower: ByteSource, spec: str) -> None:
+        """Take over a checked claim; see ``checked``."""
+        super().__init__(claim.size, _UNIT, claim.codec, spec)
+        self._claim = claim
+        self._lower = lower
+
+    @classmethod
+    def checked(cls, claim: Enciphered, lowers: Sequence[ByteSource], spec: str) -> Self:
+        """Accept a claim about ciphertext.
+
+        Raises:
+            Malformed: it leaves its source, or names no cipher that there is.
+        """
+        if not 0 <= claim.which < len(lowers):
+            raise Malformed(f"ciphertext in source {claim.which} of {len(lowers)}", spec=spec)
+        lower = lowers[claim.which]
+        try:
+            ciphers.check(claim)
+        except Malformed as why:
+            why.spec = spec
+            raise
+        if claim.size % claim.sector or not 0 <= claim.base <= claim.base + claim.size <= lower.size:
+            raise Malformed(
+                f"{claim.size} bytes at {claim.base} of {lower.size}, in sectors of {claim.sector}", spec=spec
+            )
+        if not 0 <= claim.first < 1 << 63 or not 0 < claim.step <= limits.MIB:
+            raise Malformed(f"sectors from {claim.first} in steps of {claim.step}", spec=spec)
+        return cls(claim, lower, spec)
+
+    def decrypt(self, index: int, stored: memoryview) -> Block | BadUnit:
+        """Return the plaintext of what is stored from unit ``index`` on. Runs in a pool thread."""
+        claim = self._claim
+        data = bytearray(stored)
+        first = claim.first + index * _UNIT // claim.sector * claim.step
+        try:
+            ciphers.decrypt(claim.codec, claim.sector, first, claim.step, data)
+        except BadUnit as why:
+            return why
+        except ValueError as why:
+            return BadUnit(str(why), spec=self.spec, start=index * _UNIT)
+        return data
+
+    def units(self, start: int, stop: int) -> list[Piece]:
+        """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""
+        pieces: list[Piece] = []
+        base = self._claim.base
+        while start < stop:
+            index = start // _UNIT
+            at = index * _UNIT
+            until = min(at + _UNIT, self.size)
+            taken = min(until, stop) - start
+            stored = tuple(self._lower.plan(base + at, base + until))
+            unit = StoredUnit(self._number | index, self, index, until - at, self.codec, True, stored)
+            pieces.append(Coded(unit, start - at, taken))
+            start += taken
+        return pieces
+
+    def _strip(self, number: int) -> Strip | None:
+        """Return a strip; None: its ciphertext is not stored plainly in one piece."""
+        index = number * self._per_strip
+        at = index * _UNIT
+        until = min(at + self._per_strip * _UNIT, self.size)
+        base = self._claim.base
+        stored = self._lower.plan(base + at, base + until)
+        if len(stored) != 1 or not isinstance(piece := stored[0], Stored):
+            return None
+        ends = [*range(_UNIT, until - at, _UNIT), until - at]
+        return Strip(
+            key=self._number | number,
+            source=self,
+            index=index,
+            length=until - at,
+            stored=piece,
+            starts=tuple(range(0, until - at, _UNIT)),
+            ends=tuple(ends),
+            coded=(True,) * len(ends),
+        )

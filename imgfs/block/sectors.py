@@ -1,0 +1,71 @@
+"""AES over many sectors: by our extension in one call, else by the library, sector by sector."""
+
+from __future__ import annotations
+
+from typing import Final
+
+try:
+    from imgfs.block import _ciphers as _fast
+except ImportError:  # no compiler when imgfs was installed: slower, same results
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    _fast = None  # type: ignore[assignment]
+
+FAST: Final = _fast is not None
+
+
+def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
+    """Decrypt sectors in place; ``vectors`` holds 16 bytes for each and is used up."""
+    if _fast is not None:
+        _fast.aes_xts(key, vectors, sector, data)
+        return
+    for number, at in enumerate(range(0, len(data), sector)):
+        mode = modes.XTS(bytes(vectors[16 * number : 16 * number + 16]))
+        data[at : at + sector] = (
+            Cipher(algorithms.AES(key), mode).decryptor().update(bytes(data[at : at + sector]))
+        )
+
+
+def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
+    """Decrypt sectors in place, each a chain that starts from its 16 bytes of ``vectors``."""
+    if _fast is not None:
+        _fast.aes_cbc(key, vectors, sector, data)
+        return
+    for number, at in enumerate(range(0, len(data), sector)):
+        mode = modes.CBC(bytes(vectors[16 * number : 16 * number + 16]))
+        data[at : at + sector] = (
+            Cipher(algorithms.AES(key), mode).decryptor().update(bytes(data[at : at + sector]))
+        )
+
+
+def aes_ecb(key: bytes, data: bytearray) -> None:
+    """Decrypt blocks in place, one by one."""
+    if _fast is not None:
+        _fast.aes_ecb(key, data, False)
+        return
+    data[:] = Cipher(algorithms.AES(key), modes.ECB()).decryptor().update(bytes(data))  # noqa: S305  # the image's choice
+
+
+def aes_ecb_encrypted(key: bytes, data: bytes | bytearray) -> bytes:
+    """Encrypt blocks, one by one: what initial vectors are made by."""
+    if _fast is not None:
+        out = bytearray(data)
+        _fast.aes_ecb(key, out, True)
+        return bytes(out)
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(bytes(data))  # noqa: S305  # a step of ESSIV
+
+
+def mask(tweaks: bytes | bytearray, sector: int, data: bytearray) -> None:
+    """Add the tweaks of XTS to sectors in place; ``tweaks`` holds 16 bytes for each sector."""
+    if _fast is not None:
+        _fast.mask(tweaks, sector, data)
+        return
+    for number, at in enumerate(range(0, len(data), sector)):
+        tweak = int.from_bytes(tweaks[16 * number : 16 * number + 16], "little")
+        words = []
+        for _ in range(sector // 16):
+            words.append(tweak.to_bytes(16, "little"))
+            tweak = tweak << 1 ^ (0x87 | 1 << 128 if tweak >> 127 else 0)
+        spread = int.from_bytes(b"".join(words), "little")
+        block = int.from_bytes(data[at : at + sector], "little") ^ spread
+        data[at : at + sector] = block.to_bytes(sector, "little")
