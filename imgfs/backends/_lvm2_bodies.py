@@ -29,6 +29,8 @@ MAX_LAYOUTS: Final = 12_000  # of one reply: what builds them counts to 20,000
 _RUNS: Final = 2 * limits.MAX_RUNS  # of all layouts of a reply
 _REPEATED: Final = 1_000_000  # runs that flattening them adds: a microsecond of the daemon's each
 _RANGES: Final = 2000  # of what is lost in one volume, for those who look for another copy
+_READS: Final = 1024  # of the sources, for one byte: of sums of sums
+_LAYERS: Final = 32  # layouts over each other
 _BLOCK: Final = 4096
 _MOST_BLOCKS: Final = 1 << 40  # of stripes: as many as the block layer counts
 _TERMS: Final = 1_000_000  # of all stripes
@@ -136,7 +138,7 @@ class Stack:
     Runs lie in the message up to a size, then in the memory file of the reply.
     """
 
-    __slots__ = ("_inline", "_repeated", "_runs", "_tables", "_terms", "layouts", "tickets")
+    __slots__ = ("_inline", "_repeated", "_runs", "_tables", "_takes", "_terms", "layouts", "tickets")
 
     def __init__(self, tickets: Sequence[Reader]) -> None:
         self.tickets = tickets
@@ -146,6 +148,7 @@ class Stack:
         self._terms = _TERMS
         self._runs = _RUNS
         self._repeated = _REPEATED
+        self._takes: list[tuple[int, int]] = []
 
     def whole(self, body: Body) -> int:
         """Return the number of a lower that is exactly this body."""
@@ -209,9 +212,11 @@ class Stack:
         if cost <= self._inline:
             self._inline -= cost
             logical, length, target, which = (column.tobytes() for column in columns)
-            return self._add(Linear(size=size, logical=logical, length=length, target=target, which=which))
-        number = self._add(Linear(size=size, logical=b"", length=b"", target=b"", rows=rows))
-        self._tables += columns
+            made = Linear(size=size, logical=logical, length=length, target=target, which=which)
+        else:
+            made = Linear(size=size, logical=b"", length=b"", target=b"", rows=rows)
+        number = self._add(made, 1, set(columns[3]))
+        self._tables += columns if made.rows else ()
         return number
 
     def deal(
@@ -233,26 +238,37 @@ class Stack:
         if self._terms < 0:
             raise Malformed("stripes of too many parts")
         which, base, factor = _transposed(flat)
-        return self._add(
-            Striped(
-                size=size,
-                chunk=chunk,
-                stride=stride,
-                ends=ends.tobytes(),
-                which=array("H", which).tobytes(),
-                base=array("q", base).tobytes(),
-                factor=bytes(factor),
-            )
+        made = Striped(
+            size=size,
+            chunk=chunk,
+            stride=stride,
+            ends=ends.tobytes(),
+            which=array("H", which).tobytes(),
+            base=array("q", base).tobytes(),
+            factor=bytes(factor),
         )
+        return self._add(made, max(map(len, terms)), set(which))
 
     def write(self, reader: Reader) -> None:
         """Write what is not in the message into the memory file."""
         if self._tables:
             reader.write_table(_slices(self._tables))
 
-    def _add(self, layout: Layout) -> int:
+    def _add(self, layout: Layout, terms: int, lowers: set[int]) -> int:
+        """Add a layout whose bytes take ``terms`` reads of its lowers each.
+
+        Raises:
+            Malformed: they would take too many of the sources, or there are too many layouts.
+        """
         if len(self.layouts) >= MAX_LAYOUTS:
             raise Malformed(f"a group of more than {MAX_LAYOUTS} layouts")
+        first = len(self.tickets)
+        below = [self._takes[lower - first] for lower in lowers if lower >= first]
+        most = max(terms, 1) * max((take for take, _ in below), default=1)
+        depth = 1 + max((deep for _, deep in below), default=0)
+        if most > _READS or depth > _LAYERS:
+            raise Malformed(f"sums of {most} parts in {depth} layers")
+        self._takes.append((most, depth))
         self.layouts.append(layout)
         return len(self.tickets) + len(self.layouts) - 1
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
+from imgfs.backends._lvm2_bodies import merged
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.backends._lvm2_mirror import first_of, limited
+from imgfs.backends._md_bitmap import ranges
 from imgfs.backends._stripes import copies, deal, parity, plain
 from imgfs.errors import EvidenceError, Malformed
 
@@ -30,6 +32,10 @@ _MAGIC: Final = b"DmRd"
 _EXTENDED: Final = 1  # of the features: the fields behind the flags mean something
 _RESHAPING: Final = 1
 _ALL: Final = (1 << 64) - 1
+_BITMAP: Final = struct.Struct("<4sI16sQQQII")  # magic, version, array, events, cleared, size, state, chunk
+_BITMAP_AT: Final = 4096  # of a metadata volume
+_BITS_AT: Final = 256  # of a bitmap
+_BITS: Final = 1 << 24
 _PARITY_FIRST: Final = 4
 _IMAGES: Final = 64  # the most that the tools make
 _DEFAULTS: Final = {"raid5": "raid5_ls", "raid6": "raid6_zr"}
@@ -83,9 +89,10 @@ def body(volumes: Volumes, name: str, segment: Segment) -> Body:
     else:
         pattern = parity(_first_parity(kind, notes), len(bodies))
     disks = [volumes.disk(each) for each in bodies]
-    found = deal(volumes.stack, segment.length, chunk, disks, pattern)
-    degraded = bool(missing) and kind.startswith(("raid4", "raid5", "raid6"))
-    return _synced(volumes, name, found, notes, degraded=degraded)
+    if not missing or not kind.startswith(("raid4", "raid5", "raid6")):
+        return deal(volumes.stack, segment.length, chunk, disks, pattern)
+    unsure = _unsure(volumes, name, metas, notes, size=bodies[0].size)
+    return deal(volumes.stack, segment.length, chunk, disks, pattern, unsure)
 
 
 def _members(segment: Segment, kind: str) -> tuple[list[str], list[str]]:
@@ -180,12 +187,41 @@ def _kept(images: list[Body]) -> list[Body]:
     return sorted(images, key=lambda image: bool(image.lost()))
 
 
-def _synced(volumes: Volumes, name: str, found: Body, notes: list[Note | None], *, degraded: bool) -> Body:
-    """Say how far the parity of an array had been made; what would be solved beyond it is lost."""
-    ends = [note.synced for note in notes if note is not None and note.synced >= 0]
-    if not ends:
-        return found
-    volumes.say(name, f"its first synchronisation had come to {min(ends)}")
-    if degraded:
-        raise Malformed("images are missing, and its parity had not been made yet")
+def _unsure(
+    volumes: Volumes, name: str, metas: list[str], notes: list[Note | None], *, size: int
+) -> list[Range]:
+    """Return the ranges of the images where parity may not fit the data, so that nothing is solved.
+
+    They are those that had not been synchronised yet, and those in the middle of a write: the bitmap says so.
+    While an image is known to have failed its bits stay set, and mean nothing of the kind.
+    """
+    told = [(meta, note) for meta, note in zip(metas, notes, strict=True) if note is not None]
+    unsynced = min((note.synced for _, note in told if note.synced >= 0), default=size)
+    found = [(unsynced, size)] if unsynced < size else []
+    if found:
+        volumes.say(name, f"its parity had been made up to {unsynced} of each image")
+    newest = max((note.events for _, note in told), default=0)
+    for meta, note in told:
+        if note.events == newest and not note.failed:
+            dirty = _dirty(volumes, meta, size)
+            if dirty:
+                volumes.say(
+                    name, f"it was not closed: parity of {len(dirty)} ranges of each image may be older"
+                )
+            return merged([*found, *dirty])
     return found
+
+
+def _dirty(volumes: Volumes, meta: str, size: int) -> list[Range]:
+    """Return the ranges whose bits are set; all, if the bitmap cannot be read."""
+    try:
+        content = Content(volumes.stack, volumes.body(meta))
+        magic, version, _, _, _, _, _, chunk = _BITMAP.unpack(content.read(_BITMAP_AT, _BITMAP.size))
+        count = -(-size // chunk) if chunk else 0
+        if magic != b"bitm" or version not in (3, 4) or not 0 < count <= _BITS:
+            raise Malformed("no bitmap")
+        raw = content.read(_BITMAP_AT + _BITS_AT, -(-count // 8))
+    except EvidenceError:
+        return [(0, size)]
+    bits = int.from_bytes(raw, "little") & (1 << count) - 1
+    return [(start, min(stop, size)) for start, stop in ranges(f"{bits:b}"[::-1], chunk)]

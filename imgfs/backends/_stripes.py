@@ -15,7 +15,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import _parity
-from imgfs.backends._lvm2_bodies import Body, joined
+from imgfs.backends._lvm2_bodies import Body, joined, merged
 from imgfs.errors import Malformed
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ PARITY: Final = {  # level and layout as md numbers them
     "raid6_rs_6": (6, _parity.WITH_Q_LAST + _parity.RIGHT_SYMMETRIC),
 }
 DISKS: Final = 64  # the most images that the tools make
+UNSURE: Final = -1  # in the place of a disk
 _PIECES: Final = 1024  # changes of what is missing
 
 
@@ -115,8 +116,17 @@ def parity(layout: str, count: int) -> Pattern:
     return Pattern(rows=1, chunks=len(kept[0].data), period=len(kept), terms=terms)
 
 
-def deal(stack: Stack, size: int, chunk: int, disks: Sequence[Disk | None], pattern: Pattern) -> Body:
+def deal(
+    stack: Stack,
+    size: int,
+    chunk: int,
+    disks: Sequence[Disk | None],
+    pattern: Pattern,
+    unsure: Sequence[Range] = (),
+) -> Body:
     """Return ``size`` bytes dealt to disks; None: one nobody has.
+
+    ``unsure`` are ranges of every disk where nothing is solved: parity may not fit the data there.
 
     Raises:
         Malformed: sizes that mean nothing, or a pattern too large for a reply.
@@ -126,53 +136,45 @@ def deal(stack: Stack, size: int, chunk: int, disks: Sequence[Disk | None], patt
     share = pattern.chunks * chunk  # bytes of a group of rows
     groups = -(-size // share)
     runs: list[Run] = []
-    for first, last, missing in _pieces(groups, pattern.rows * chunk, disks):
+    lost: list[Range] = []
+    for first, last, missing, sure in _pieces(groups, pattern.rows * chunk, disks, unsure):
         start, stop = first * share, min(last * share, size)
         turns = min(pattern.period, last - first)
         terms = [
             [
                 (lower.which, lower.base + ((first + turn) * pattern.rows + row) * chunk, factor)
                 for disk, row, factor in each
-                if (lower := disks[disk]) is not None
+                if (lower := disks[disk]) is not None and (sure or len(each) == 1)
             ]
             for turn in range(turns)
             for each in pattern.terms((first + turn) % pattern.period, missing)
         ]
+        if not all(terms):
+            lost.append((start, stop))  # what is lost in one turn is lost all through
         number = stack.deal(stop - start, chunk, turns * pattern.rows * chunk, terms)
         runs.append((start, stop - start, number, 0))
-    lost = tuple(_unsolved(size, chunk, pattern, groups, disks))
-    return Body(size, joined(size, runs), len(runs), lost)
+    return Body(size, joined(size, runs), len(runs), tuple(merged(lost)))
 
 
 def _pieces(
-    groups: int, depth: int, disks: Sequence[Disk | None]
-) -> Iterator[tuple[int, int, frozenset[int]]]:
-    """Return groups [first, last) with the disks that miss part of them; ``depth`` bytes of a disk each."""
+    groups: int, depth: int, disks: Sequence[Disk | None], unsure: Sequence[Range]
+) -> Iterator[tuple[int, int, frozenset[int], bool]]:
+    """Return groups [first, last) with the disks that miss part of them, and whether parity is sure there.
+
+    A group is ``depth`` bytes of a disk.
+    """
     gone: list[tuple[int, int, int]] = []
     for number, disk in enumerate(disks):
         if disk is None:
             gone.append((0, groups, number))
             continue
         for start, stop in (*disk.lost, (disk.size // depth * depth, groups * depth)):
-            first, last = start // depth, min(-(-stop // depth), groups)
-            if first < last:
-                gone.append((first, last, number))
+            gone.append((start // depth, min(-(-stop // depth), groups), number))
+    gone += [(start // depth, min(-(-stop // depth), groups), UNSURE) for start, stop in unsure if gone]
+    gone = [row for row in gone if row[0] < row[1]]
     edges = sorted({0, groups} | {edge for first, last, _ in gone for edge in (first, last)})
     if len(edges) > _PIECES:
         raise Malformed(f"stripes with {len(edges)} changes of what is missing")
     for first, last in pairwise(edges):
-        yield first, last, frozenset(disk for a, b, disk in gone if a <= first and last <= b)
-
-
-def _unsolved(
-    size: int, chunk: int, pattern: Pattern, groups: int, disks: Sequence[Disk | None]
-) -> Iterator[Range]:
-    """Return the ranges that are lost, in whole pieces: what is lost in one pattern is lost all through."""
-    share = pattern.chunks * chunk
-    for first, last, missing in _pieces(groups, pattern.rows * chunk, disks):
-        if missing and any(
-            not each
-            for turn in range(min(pattern.period, last - first))
-            for each in pattern.terms(turn, missing)
-        ):
-            yield first * share, min(last * share, size)
+        within = frozenset(disk for start, stop, disk in gone if start <= first and last <= stop)
+        yield first, last, within - {UNSURE}, UNSURE not in within
