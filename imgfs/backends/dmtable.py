@@ -1,8 +1,8 @@
 """Tables of the kernel's device-mapper as disks: what ``dmsetup table`` prints, over image files.
 
 A line is ``[NAME:] START LENGTH TARGET ARGUMENTS``, in sectors of 512 bytes. Devices are files beside the
-table (or where the analyst points), or the names of devices of earlier lines, also as /dev/mapper/NAME; the last
-device is the disk. Nothing tells such a file from other text: ``imgfs map`` asks for it.
+table (or where the analyst points), or the names of devices of earlier lines, also as /dev/mapper/NAME; the
+last device is the disk. Nothing tells such a file from other text: ``imgfs map`` asks for it.
 
 Source: the kernel's Documentation/admin-guide/device-mapper.
 """

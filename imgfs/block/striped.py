@@ -268,7 +268,9 @@ def _below(source: ByteSource) -> Sequence[ByteSource]:
     """Return the sources a map reads, but for stripes, which know what they take."""
     if isinstance(source, ExtentMap | ChunkMap):
         return source._lowers
-    return (source._lower,) if isinstance(source, PackedMap | CipherMap) else ()
+    if isinstance(source, CipherMap):
+        return (source.lower,)
+    return (source._lower,) if isinstance(source, PackedMap) else ()
 
 
 def _column(code: Literal["I", "H", "q"], data: bytes) -> array[int]:
