@@ -34,6 +34,10 @@ PACKED_CODED: Final = 1  # flags of such a row: the unit is compressed; none: it
 PACKED_HOLE: Final = 2
 PACKED_LOST: Final = 4
 PACKED_PLAIN: Final = 8  # not compressed, and yet the codec's: a checksum is stored with it
+RAGGED_ROW: Final = 24  # bytes of a row of a Ragged table
+FRONT_ROW: Final = 24  # bytes of a row of its second table
+RAGGED_HEAD: Final = 8  # shift of bits of the flags: how many of the first stored byte are not the unit's
+RAGGED_TAIL: Final = 12  # and how many of the last one
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -199,6 +203,39 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     which: int = 0
 
 
+class Ragged(msgspec.Struct, frozen=True, kw_only=True, tag="ragged"):
+    """Units of any decoded sizes, each with an explicit place in lowers[which].
+
+    Rows are little-endian: first decoded byte u64, offset u64, stored length u32, flags u32. They ascend; a unit
+    ends where the next one begins, the last one at ``size``. Flags are PACKED_CODED, PACKED_HOLE, PACKED_LOST or
+    none of them (stored verbatim), and for codecs whose units begin and end at any bit the number of bits
+    (0 to 7) that are not the unit's: of the first stored byte shifted by RAGGED_HEAD, of the last one by
+    RAGGED_TAIL; the codec knows which end of a byte comes first.
+
+    ``front`` >= 0: there is a second table, and what it names lies in lowers[front]. Its rows, little-endian:
+    offset u64, length u32, skip u32, check u32, zero u32. The bytes [offset, offset + length) come before the
+    stored ones (history that a unit refers to), the first ``skip`` bytes that the codec decodes are not the
+    unit's, and ``check`` is the CRC-32 of those that are. The codec gets them as parameters (``block.ragged``).
+
+    Shapes:
+        table rows[rows] of 24 bytes, ahead rows[rows] of 24 bytes (none without ``front``); empty: both lie in
+        the memory file of the reply, one behind the other
+    """
+
+    size: int
+    codec: Codec
+    rows: int
+    table: bytes = b""
+    ahead: bytes = b""
+    which: int = 0
+    front: int = -1
+
+    @property
+    def needed(self) -> int:
+        """Return how many bytes both tables have."""
+        return self.rows * (RAGGED_ROW + (FRONT_ROW if self.front >= 0 else 0))
+
+
 class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     """Bytes only the worker can produce, through its ``read`` verb. ``why`` is counted and shown."""
 
@@ -206,7 +243,7 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     why: str = ""
 
 
-Layout = Inline | Linear | Chunked | Packed | Foreign
+Layout = Inline | Linear | Chunked | Packed | Ragged | Foreign
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -348,4 +385,27 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     states: tuple[State, ...] = ()
 
 
-Opened = Media | VolumeTable | FilesInfo
+class Indexing(msgspec.Struct, frozen=True, kw_only=True, tag="indexing", tag_field="_"):
+    """A container that can be read once an index of it has been made: a claim, like Media.
+
+    It is asked for in ``parts`` that can be made at once, in as many workers; one behind the other they are the
+    index, which becomes the last member of the container. ``copy``: it holds the decoded bytes themselves.
+
+    Units: ``total`` stored bytes there are to go through.
+    """
+
+    total: int
+    parts: int = 1
+    copy: bool = False
+    why: str = ""
+
+
+class Slice(msgspec.Struct, frozen=True, array_like=True):
+    """What one step of indexing gave. ``done`` stored bytes of its part are behind it; ``last``: all are."""
+
+    data: bytes
+    done: int
+    last: bool
+
+
+Opened = Media | VolumeTable | FilesInfo | Indexing

@@ -125,11 +125,11 @@ class Pieces:
             yield self._table(first, min(first + step, len(self._sizes)))
 
 
-def named(reader: Reader, *ends: str) -> None:
-    """Take a file by its name only: such data is plain content elsewhere.
+def hosted(reader: Reader, what: str) -> None:
+    """Take host files only, whatever their names: inside other layers such data is plain content.
 
     Raises:
-        NotMine: the name has another end.
+        NotMine: it is no host file.
     """
-    if not reader.name.lower().endswith(ends):
-        raise NotMine("no container by its name")
+    if not reader.name:
+        raise NotMine(what)

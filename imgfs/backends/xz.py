@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._pieces import Pieces, named
+from imgfs.backends._pieces import Pieces, hosted
 from imgfs.errors import Malformed, NotMine
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def open_xz(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the c
         NotSupported: a block is too large to be decoded for each read.
         Malformed: the file is cut short, or an index contradicts it.
     """
-    named(reader, ".xz")
+    hosted(reader, "xz")
     if reader.size < 2 * _HEADER or reader.read(0, len(_MAGIC)) != _MAGIC:
         raise NotMine("xz")
     streams: list[tuple[int, int, list[_Block]]] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._pieces import LARGEST, Pieces, named
+from imgfs.backends._pieces import LARGEST, Pieces, hosted
 from imgfs.errors import EvidenceError, Malformed, NotMine
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def open_zstd(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the
         NotSupported: a frame does not say how much it holds, or is too large to be decoded for each read.
         Malformed: the file is cut short, or the table contradicts it.
     """
-    named(reader, ".zst", ".zstd")
+    hosted(reader, "zstd")
     if reader.size < 8:
         raise NotMine("zstd")
     head = reader.read(0, 4)

@@ -13,8 +13,9 @@ from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
+from imgfs.block.ragged import RaggedMap
 from imgfs.errors import Malformed
-from imgfs.model import LINEAR_ROW, PACKED_ROW, Chunked, Foreign, Inline, Linear, Packed
+from imgfs.model import LINEAR_ROW, PACKED_ROW, RAGGED_ROW, Chunked, Foreign, Inline, Linear, Packed, Ragged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +43,7 @@ def build(
     if not 0 < len(layouts) <= limits.MAX_SEGMENTS:
         raise Malformed(f"a stream in {len(layouts)} layouts", spec=spec)
     sources = list(tickets)
+    ahead: bytes | memoryview
     rows_at = 0
     for layout in layouts:
         match layout:
@@ -64,6 +66,13 @@ def build(
                     sources.append(ChunkMap.checked(layout, sources, spec, rows))
                 else:
                     sources.append(PackedMap.checked(layout, sources, spec, rows))
+            case Ragged():
+                rows, ahead = layout.table, layout.ahead
+                if not rows and table is not None and 0 < layout.rows <= limits.MAX_RUNS:
+                    raw = table.cast("B")[rows_at : rows_at + layout.needed]
+                    rows, ahead = raw[: RAGGED_ROW * layout.rows], raw[RAGGED_ROW * layout.rows :]
+                    rows_at += layout.needed
+                sources.append(RaggedMap.checked(layout, sources, spec, rows, ahead))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)

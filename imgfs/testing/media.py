@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from imgfs.backends import Options, discover
+from imgfs.backends._index import NAME as INDEX
 from imgfs.block.build import build
 from imgfs.block.codecs import decode
 from imgfs.block.foreign import ForeignSource
@@ -15,12 +16,13 @@ from imgfs.block.pieces import Bytes, Coded, ForeignUnit, Lost, StoredUnit, Stri
 from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported
 from imgfs.model import Foreign, Media
 from imgfs.testing.fakes import MemoryReader
+from imgfs.worker.checks import check_slice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from imgfs.backends import Bytes as BytesOf
-    from imgfs.backends import Reader
+    from imgfs.backends import Index, Reader
     from imgfs.block.pieces import ByteSource, Piece
 
 _ALLOWED: Final = (EvidenceError, NotMine, NeedMembers, NeedKey, NotSupported)
@@ -117,6 +119,15 @@ def _open(
         return why
     finally:
         assert time.monotonic() - begin < _DEADLINE, f"{name}: opening takes too long"
+    files = dict(files)
+    if hasattr(opened, "index"):
+        files[INDEX] = _index(name, cast("Index", opened))
+        readers = [MemoryReader(data, name=member) for member, data in files.items()]
+        readers[0].others = readers[1:]
+        try:
+            opened = discover()[name].open(cast("Reader", readers[0]), options or Options())
+        except _ALLOWED as why:
+            return why
     media = opened if isinstance(opened, Media) else getattr(opened, "media", None)
     assert isinstance(media, Media), f"{name}: opening gives {type(opened).__name__}"
     tickets = [Memory(data) for data in files.values()]
@@ -128,6 +139,21 @@ def _open(
         assert 0 <= start < stop <= source.size, f"{name}: a lost range outside: [{start}, {stop})"
         assert reason, f"{name}: a range is lost without a reason"
     return media, source
+
+
+def _index(name: str, opened: Index) -> bytes:
+    """Make an index; each step has a worker's deadline, and gets on."""
+    parts: list[bytes] = []
+    for part in range(opened.indexing.parts):
+        last, step, done = False, 0, 0
+        while not last:
+            begin = time.monotonic()
+            piece = opened.index(part, step)
+            assert time.monotonic() - begin < _DEADLINE, f"{name}: a step of indexing takes too long"
+            check_slice(piece, done, opened.indexing.total)
+            parts.append(piece.data)
+            last, step, done = piece.last, step + 1, piece.done
+    return b"".join(parts)
 
 
 def _foreign(name: str, opened: object) -> Callable[[int, int], Awaitable[bytes]]:

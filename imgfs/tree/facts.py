@@ -6,7 +6,7 @@ from array import array
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from imgfs.model import HOLE, LOST, Attr, Chunked, Foreign, Inline, Kind, Linear, Packed
+from imgfs.model import HOLE, LOST, Attr, Chunked, Foreign, Inline, Kind, Linear, Packed, Ragged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,6 +78,8 @@ def of_layout(layouts: tuple[Layout, ...]) -> dict[str, bytes]:
             return {"runs": b"decoded: " + last.why.encode()}
         case Chunked() | Packed():
             return {"runs": b"units of %d" % last.unit}
+        case Ragged():
+            return {"runs": b"%d units" % last.rows}
         case Linear():
             return {"runs": _join(_runs(last)), "lost": _join(_lost(last))}
 
