@@ -76,8 +76,8 @@ INDEX_SLICE: Final = 8 * MIB  # bytes of an index that one step may give: half a
 INDEX_AHEAD: Final = 64 * MIB  # of parts that wait for the ones before them; their rows are a few hundred KiB
 INDEX_IN_MEMORY: Final = 1 * GIB  # an index that cannot be stored is kept in memory, up to here
 INDEX_CACHE: Final = 256 * GIB  # all indexes in the user's cache directory; the oldest give way
-INDEX_FREE: Final = 1 * GIB  # what the file system of the cache must keep free ...
-INDEX_FREE_SHARE: Final = 10  # ... and the part of it that must stay free: a tenth
+INDEX_FREE_SHARE: Final = 10  # the part of its file system that must stay free: a tenth ...
+INDEX_FREE: Final = 10 * GIB  # ... of large ones so much
 
 # --- mount ----------------------------------------------------------------------------------------
 READ_AHEAD_KIB: Final = 1024  # the largest request FUSE carries: 256 pages

@@ -19,7 +19,7 @@ class Layer:
     """One layer. ``path`` is its directory in the mount.
 
     Units: ``start`` and ``size`` bytes, ``start`` on the layer below, -1: not a range of it;
-    ``lost`` rows are [start, stop) bytes of this layer and the reason.
+    ``progress``: an index of it is being made, (done, all) stored bytes; ``lost`` rows are [start, stop) bytes of this layer and the reason.
     """
 
     spec: str
@@ -42,6 +42,7 @@ class Layer:
     metadata: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
+    progress: tuple[int, int] | None = None
 
     def note(self, text: str) -> None:
         """Add a remark once."""

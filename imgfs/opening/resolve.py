@@ -19,6 +19,7 @@ from imgfs.errors import EvidenceError, MediaChanged, UsageError
 from imgfs.model import Spec
 from imgfs.opening.attempt import Attempts
 from imgfs.opening.containers import Containers, Nothing
+from imgfs.opening.indexes import Indexes
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME, Place
 from imgfs.opening.probe import candidates, look
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 class Resolver:
     """Builds the tree of one session."""
 
-    __slots__ = ("_attempts", "_containers", "_fetcher", "_overrule", "_tree", "_volumes")
+    __slots__ = ("_attempts", "_containers", "_fetcher", "_indexes", "_overrule", "_tree", "_volumes")
 
     def __init__(self, tree: Tree, supervisor: Supervisor, fetcher: Fetcher, overrule: Overrule) -> None:
         if overrule.type and overrule.forced is None:
@@ -51,13 +52,18 @@ class Resolver:
         self._fetcher = fetcher
         self._overrule = overrule
         self._attempts = Attempts(supervisor, overrule.type)
-        self._containers = Containers(self._attempts, fetcher, overrule)
+        self._indexes = Indexes()
+        self._containers = Containers(self._attempts, fetcher, overrule, self._indexes)
         self._volumes = Volumes(tree, self._attempts, fetcher, overrule)
 
     @property
     def layers(self) -> Layers:
         """Return what was found so far."""
         return self._attempts.layers
+
+    def close(self) -> None:
+        """Close what was opened beside the evidence."""
+        self._indexes.close()
 
     async def disk(self, evidence: Evidence, name: bytes) -> Dir:
         """Resolve one disk and put it in the tree under ``name``."""
