@@ -36,8 +36,8 @@ ROW: Final = struct.Struct("<QQQIIII")  # first bit, bit behind, decoded bytes, 
 _SLICE: Final = 16 * limits.MIB
 _HOLE: Final = limits.MIB  # zeros of this many bytes are not decoded
 _LONGEST: Final = 1_300_000  # stored bytes of a block: incompressible ones are 900,000 and a little
-_TRIES: Final = 8  # ends that are tried for a block: magic inside of data is no end
-_WRONG: Final = 64  # blocks of one part that turn out to be none before it is given up
+_TRIES: Final = 4  # ends that are tried for a block: magic inside of data is no end
+_WRONG: Final = 16  # blocks of one part that turn out to be none before it is given up
 
 
 def _patterns(magic: int) -> tuple[tuple[int, bytes], ...]:

@@ -91,7 +91,7 @@ def deflate_window(stored: memoryview, coded: bool, length: int, parameters: Par
     body = stored[front:]
     if not body or max(head, tail) > 7:
         raise BadUnit(f"a compressed unit of {len(body)} bytes")
-    window = _window(stored[:front])
+    window = _window(stored[:front], WINDOW)
     before = b""
     if window:
         size = len(window)
@@ -112,15 +112,15 @@ def deflate_window(stored: memoryview, coded: bool, length: int, parameters: Par
     return _checked(_inflated(b"".join(parts), len(window) + skip + length), len(window) + skip, length, parameters)
 
 
-def _window(front: memoryview) -> bytes:
+def _window(front: memoryview, most: int) -> bytes:
     if not front:
         return b""
     stream = zlib.decompressobj()
     try:
-        window = stream.decompress(front, WINDOW + 1)
+        window = stream.decompress(front, most + 1)
     except zlib.error as why:
         raise BadUnit(f"the history of a unit does not decode: {why}") from why
-    if not stream.eof or len(window) > WINDOW:
+    if not stream.eof or len(window) > most:
         raise BadUnit(f"a history of {len(window)} bytes")
     return window
 
@@ -188,7 +188,7 @@ def bzip2_stream(stored: memoryview | bytes, head: int, tail: int) -> bytes:
 def lz4_blocks(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
     """Decode blocks of an LZ4 frame, each behind its size.
 
-    Parameters: ``front`` bytes of ``stored`` are what the first block refers back to; ``linked``: each refers to
+    Parameters: ``front`` bytes of ``stored`` are a zlib stream of what the first block refers back to; ``linked``: each refers to
     the ones before it, too; ``checked``: a checksum of four bytes is behind each, and is not compared here;
     ``legacy``: none is stored verbatim; ``check`` is a CRC-32.
 
@@ -204,8 +204,9 @@ def lz4_blocks(stored: memoryview, coded: bool, length: int, parameters: Paramet
     front, skip = _number(parameters, "front"), _number(parameters, "skip")
     linked, behind = parameters.get("linked"), 4 if parameters.get("checked") else 0
     plain = 0 if parameters.get("legacy") else _LZ4_PLAIN
-    data = bytearray(stored[:front])
-    wanted, at = front + skip + length, front
+    data = bytearray(_window(stored[:front], HISTORY))
+    before = len(data) + skip
+    wanted, at = before + length, front
     while len(data) < wanted:
         size = int.from_bytes(stored[at : at + 4], "little")
         block = stored[at + 4 : at + 4 + (size & ~plain)]
@@ -224,7 +225,7 @@ def lz4_blocks(stored: memoryview, coded: bool, length: int, parameters: Paramet
         at += 4 + len(block) + behind
     if len(data) != wanted:
         raise BadUnit(held(len(data), wanted))
-    return _checked(data, front + skip, length, parameters)
+    return _checked(data, before, length, parameters)
 
 
 def _number(parameters: Parameters, name: str) -> int:
