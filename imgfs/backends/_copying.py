@@ -20,29 +20,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from imgfs.backends import Reader
-    from imgfs.backends._index import Section, Steps
+    from imgfs.backends._index import Section
     from imgfs.model import Layout
 
 _MOST: Final = limits.TABLE_MAX // 4 // PACKED_ROW  # frames: 4 TiB
+_RUNS: Final = 10_000  # pieces between damages
 _UNKNOWN: Final = limits.MIB  # what stands, lost, for the rest of a disk whose size nobody knows
 
 
 class Copy:
-    """A copy that is being made. Units: bytes; ``size`` is how far it reaches."""
+    """A copy that is being made. Units: bytes; ``size`` is how far the disk reaches that it is of."""
 
     def __init__(self, image: int) -> None:
         """``image`` bytes long is what is copied."""
         self.size = 0
         self.notes: list[str] = []
         self._lost: list[tuple[int, int, str]] = []
+        self._runs: list[list[int]] = []  # first byte of the disk, bytes, where in the copy
+        self._copied = 0
+        self._fresh = True  # what comes next is a run of its own
         self._words = array("Q")
         self._writer = Writer(0, image)
         self._frames = Frames()
         self._held = bytearray()
 
     def add(self, data: bytes) -> bytes:
-        """Append decoded bytes; returns frames that are whole by now."""
+        """Append decoded bytes; returns frames that are whole by now.
+
+        Raises:
+            Malformed: it is more than a copy may be of, or in too many pieces.
+        """
+        if not data:
+            return b""
+        if self._fresh:
+            if len(self._runs) >= _RUNS:
+                raise Malformed(f"more than {_RUNS} damaged pieces")
+            self._runs.append([self.size, 0, self._copied])
+            self._fresh = False
+        self._runs[-1][1] += len(data)
         self.size += len(data)
+        self._copied += len(data)
         held = self._held
         held += data
         if len(held) < FRAME:
@@ -55,27 +72,36 @@ class Copy:
     def lose(self, start: int, why: str) -> None:
         """Make everything from ``start`` on lost: it cannot be trusted."""
         self.notes.append(why)
-        if start < self.size:
-            self._lost.append((start, self.size, why))
+        if start >= self.size:
+            return
+        self._lost.append((start, self.size, why))
+        self._fresh = True
+        while self._runs and self._runs[-1][0] >= start:
+            self._runs.pop()
+        if self._runs:
+            first, length, _ = self._runs[-1]
+            self._runs[-1][1] = min(length, start - first)
 
     def ends_at(self, size: int, why: str) -> None:
-        """Make what is not there lost; ``size``: of the disk, or less than there is, when nobody knows it.
+        """Go on at ``size``: what is missing is lost. Nothing above: nobody knows how much that is.
 
         Then something lost stands for it: who reads to the end gets an error.
         """
-        if size <= self.size:
+        if not self.size < size <= limits.MAX_SIZE // 2:
             size = self.size + (-self.size % _UNKNOWN or _UNKNOWN)
         self.notes.append(why)
         self._lost.append((self.size, size, why))
+        self.size = size
+        self._fresh = True
 
     def end(self) -> Iterator[bytes]:
         """Yield the rest of the index."""
         if self._held:
             yield self._frame(bytes(self._held))
-        size = max([self.size, *(stop for _, stop, _ in self._lost)])
         facts: dict[str, object] = {
-            "size": size,
-            "held": self.size,
+            "size": self.size,
+            "held": self._copied,
+            "runs": self._runs,
             "notes": self.notes[:100],
             "lost": self._lost[:1000],
         }
@@ -100,12 +126,10 @@ def copied(reader: Reader, sections: Sequence[Section], *, version: str, facts: 
         Malformed: there is nothing in it, or the index is no such.
     """
     said = facts_of(sections)
-    held = said.others.get("held")
-    table = sections[0].table
-    if not isinstance(held, int) or len(table) != PACKED_ROW * -(-held // FRAME) or held > said.size:
+    held, table = said.others.get("held"), sections[0].table
+    if not isinstance(held, int) or len(table) != PACKED_ROW * -(-held // FRAME):
         raise Malformed("a copy of another size")
-    if not held:
-        raise Malformed("nothing in it can be decoded")
+    runs = _runs(said.others.get("runs"), said.size, held)
     tickets = 1 + len(reader.others)
     inline = len(table) <= limits.TABLE_INLINE
     layouts: list[Layout] = [
@@ -119,8 +143,8 @@ def copied(reader: Reader, sections: Sequence[Section], *, version: str, facts: 
     ]
     if not inline:
         reader.write_table(table[at : at + limits.MIB] for at in range(0, len(table), limits.MIB))
-    if said.lost:
-        layouts.append(Linear.of(said.size, *_kept(held, said.lost, tickets)))
+    if runs != [(0, said.size, 0)] or held != said.size:
+        layouts.append(Linear.of(said.size, runs, [tickets] * len(runs)))
     return Media(
         layouts=tuple(layouts),
         version=version,
@@ -130,20 +154,23 @@ def copied(reader: Reader, sections: Sequence[Section], *, version: str, facts: 
     )
 
 
-def _kept(
-    held: int, lost: Sequence[tuple[int, int, str]], source: int
-) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """Return runs of what is held and not lost."""
-    runs: list[tuple[int, int, int]] = []
+def _runs(rows: object, size: int, held: int) -> list[tuple[int, int, int]]:
+    """Return the runs of a copy, checked.
+
+    Raises:
+        Malformed: they are none, or overlap.
+    """
+    found: list[tuple[int, int, int]] = []
     at = 0
-    for start, stop, _ in sorted(lost):
-        if start > at:
-            runs.append((at, min(start, held) - at, at))
-        at = max(at, stop)
-    if at < held:
-        runs.append((at, held - at, at))
-    runs = [run for run in runs if run[1] > 0]
-    return runs, [source] * len(runs)
+    for row in rows if isinstance(rows, list) else ():
+        start, length, target = row
+        if not (at <= start < start + length <= size and 0 <= target < target + length <= held):
+            raise Malformed("a copy whose runs leave it")
+        found.append((start, length, target))
+        at = start + length
+    if not found:
+        raise Malformed("nothing in it can be decoded")
+    return found
 
 
 class Input:
@@ -163,10 +190,3 @@ class Input:
         data = self._reader.read(self.at, count) if count > 0 else b""
         self.at += len(data)
         return data
-
-
-def steps_of(copy: Copy, work: Iterator[tuple[bytes, int]], total: int) -> Steps:
-    """Yield the steps of a pass that decodes into ``copy``, and the rest of the index behind them."""
-    yield from work
-    for data in copy.end():
-        yield data, total
