@@ -206,20 +206,17 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
 class Ragged(msgspec.Struct, frozen=True, kw_only=True, tag="ragged"):
     """Units of any decoded sizes, each with an explicit place in lowers[which].
 
-    Rows are little-endian: first decoded byte u64, offset u64, stored length u32, flags u32. They ascend; a unit
-    ends where the next one begins, the last one at ``size``. Flags are PACKED_CODED, PACKED_HOLE, PACKED_LOST or
-    none of them (stored verbatim), and for codecs whose units begin and end at any bit the number of bits
-    (0 to 7) that are not the unit's: of the first stored byte shifted by RAGGED_HEAD, of the last one by
-    RAGGED_TAIL; the codec knows which end of a byte comes first.
+    Rows are little-endian and ascend: first decoded byte u64, offset u64, stored length u32, flags u32; the
+    last unit ends at ``size``. Flags are as of Packed (no PACKED_PLAIN), and for units that begin and end at
+    any bit how many bits of the first and of the last byte are not theirs, at RAGGED_HEAD and RAGGED_TAIL.
 
-    ``front`` >= 0: there is a second table, and what it names lies in lowers[front]. Its rows, little-endian:
-    offset u64, length u32, skip u32, check u32, zero u32. The bytes [offset, offset + length) come before the
-    stored ones (history that a unit refers to), the first ``skip`` bytes that the codec decodes are not the
-    unit's, and ``check`` is the CRC-32 of those that are. The codec gets them as parameters (``block.ragged``).
+    ``front`` >= 0: there is a second table, of offset u64, length u32, skip u32, check u32, zero u32. These
+    bytes of lowers[front] come before the stored ones, the first ``skip`` bytes that the codec decodes are
+    not the unit's, and ``check`` is the CRC-32 of those that are. Codecs get all this as parameters
+    (``block.ragged``).
 
-    Shapes:
-        table rows[rows] of 24 bytes, ahead rows[rows] of 24 bytes (none without ``front``); empty: both lie in
-        the memory file of the reply, one behind the other
+    Shapes: table rows[rows], ahead rows[rows] of 24 bytes (without ``front`` none); empty: both in the memory
+    file
     """
 
     size: int
@@ -386,12 +383,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
 
 
 class Indexing(msgspec.Struct, frozen=True, kw_only=True, tag="indexing", tag_field="_"):
-    """A container that can be read once an index of it has been made: a claim, like Media.
+    """A container that can be read once it has an index, made in ``parts`` side by side of ``total`` stored bytes.
 
-    It is asked for in ``parts`` that can be made at once, in as many workers; one behind the other they are the
-    index, which becomes the last member of the container. ``copy``: it holds the decoded bytes themselves.
-
-    Units: ``total`` stored bytes there are to go through.
+    The parts, one behind the other, become its last member. ``copy``: it holds the decoded bytes themselves.
     """
 
     total: int

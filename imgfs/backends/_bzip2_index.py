@@ -1,8 +1,8 @@
 """An index of a bzip2 file: where its blocks lie, bit by bit, and how much each holds.
 
 Blocks are found by their 48 bits of magic at any place, and proven by decoding them: each carries a checksum.
-Parts of the file are looked through by several workers at once; the chain from the start of the file to its end
-is made when all of them are known, so that magic inside of data means nothing.
+Parts of the file are looked through by several workers at once; the chain from the start of the file to its
+end is made when all of them are known, so that magic inside of data means nothing.
 
 Source: bzip2 1.0.8, as documented in "BZIP2: Format Specification" (Joe Tsai), 2.1, 2.2, 2.5.
 """
@@ -31,7 +31,9 @@ END: Final = 0x1772_4538_5090
 HEADER: Final = 32  # bits: BZh and the size of a block
 BLOCK_MAGIC: Final = 48  # bits
 TRAILER: Final = 80  # bits: the magic of the end and a checksum
-ROW: Final = struct.Struct("<QQQIIII")  # first bit, bit behind, decoded bytes, block CRC, slice start, length, CRC-32
+ROW: Final = struct.Struct(
+    "<QQQIIII"
+)  # first bit, bit behind, decoded bytes, block CRC, slice start, length, CRC-32
 # 900,000 bytes as bzip2 counts them become 46 MB when they are runs: slices that a cache keeps.
 _SLICE: Final = 16 * limits.MIB
 _HOLE: Final = limits.MIB  # zeros of this many bytes are not decoded
@@ -42,17 +44,14 @@ _WRONG: Final = 16  # blocks of one part that turn out to be none before it is g
 
 def _patterns(magic: int) -> tuple[tuple[int, bytes], ...]:
     """Return the five bytes that are whole within 48 bits, by how many bits of magic come before them."""
-    rows = []
-    for before in range(8):
-        rows.append((before, (magic >> 8 - before & 0xFF_FFFF_FFFF).to_bytes(5, "big")))
-    return tuple(rows)
+    return tuple((before, (magic >> 8 - before & 0xFF_FFFF_FFFF).to_bytes(5, "big")) for before in range(8))
 
 
 _PATTERNS: Final = tuple((magic, _patterns(magic)) for magic in (BZIP2_BLOCK, END))
 
 
 def magics(data: bytes, base: int) -> list[tuple[int, int]]:
-    """Return (bit, which) of every magic that lies whole in ``data``, which begins at byte ``base``; in order."""
+    """Return (bit, which) of every magic that is whole in ``data``, which begins at byte ``base``."""
     found: list[tuple[int, int]] = []
     for magic, rows in _PATTERNS:
         for before, pattern in rows:

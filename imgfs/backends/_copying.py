@@ -82,17 +82,20 @@ class Copy:
             first, length, _ = self._runs[-1]
             self._runs[-1][1] = min(length, start - first)
 
-    def ends_at(self, size: int, why: str) -> None:
-        """Go on at ``size``: what is missing is lost. Nothing above: nobody knows how much that is.
+    def ends_at(self, size: int, why: str) -> bool:
+        """Go on at ``size``: what is missing is lost; say whether that can be.
 
-        Then something lost stands for it: who reads to the end gets an error.
+        A size below what there is, or beyond belief: nobody knows how much is missing. Then something lost
+        stands for it, so that who reads to the end gets an error.
         """
-        if not self.size < size <= limits.MAX_SIZE // 2:
+        known = self.size < size <= limits.MAX_SIZE // 2
+        if not known:
             size = self.size + (-self.size % _UNKNOWN or _UNKNOWN)
         self.notes.append(why)
         self._lost.append((self.size, size, why))
         self.size = size
         self._fresh = True
+        return known
 
     def end(self) -> Iterator[bytes]:
         """Yield the rest of the index."""

@@ -1,7 +1,8 @@
 """An index of a gzip file: where its deflated blocks begin, and what each point of entry refers back to.
 
-One pass inflates everything. Behind every ``span`` bytes the next end of a block becomes a point of entry, which
-takes the 32 KiB before it, compressed. Bytes of a block that goes on for too long are copied into the index.
+One pass inflates everything. Behind every ``span`` bytes the next end of a block becomes a point of entry,
+which takes the 32 KiB before it, compressed. Bytes of a block that goes on for too long are copied into the
+index.
 
 Source: RFC 1952, 2.2, 2.3; RFC 1951; the way is that of zlib's examples/zran.c.
 """
@@ -37,7 +38,7 @@ _LONGEST_NAME: Final = 64 * limits.KIB
 _LEAST_SPAN: Final = 1 * limits.MIB  # decoded bytes between two points of entry; what a random read decodes
 _MOST_SPAN: Final = 4 * limits.MIB
 _POINTS: Final = 4096  # of a file that does not compress; then the distance grows
-# Decoded bytes of a unit: zlib's blocks hold 32,767 symbols of at most 258 bytes, those of others twice as many.
+# Decoded bytes of a unit: blocks of zlib hold 32,767 symbols of at most 258 bytes, others' twice as many.
 _ROOM: Final = 22 * limits.MIB
 _INPUT: Final = limits.SOURCE_READ_MAX
 _UNKNOWN: Final = limits.MIB  # what stands, lost, for the rest of a disk whose size nobody knows
@@ -239,7 +240,9 @@ class Pass:
         if int.from_bytes(raw[:4], "little") != self._crc:
             return "its checksum differs"
         if int.from_bytes(raw[4:], "little") != size & 0xFFFF_FFFF:
-            self._notes.append(f"the size behind a member is not that of its {size} bytes; its checksum is right")
+            self._notes.append(
+                f"the size behind a member is not that of its {size} bytes; its checksum is right"
+            )
         return ""
 
     def _end(self, why: str) -> None:

@@ -1,8 +1,8 @@
 """Indexes of compressed files: how a back-end makes one, step by step, and reads it again.
 
-An index is one section or several, one behind the other: bytes that layouts refer to (histories, or the decoded
-bytes themselves, compressed again), then tables, then facts, then a foot with lengths and checksums. Back-ends
-write and read it, always in a worker; for the daemon it is a file like any other.
+An index is one section or several, one behind the other: bytes that layouts refer to (histories, or the
+decoded bytes themselves, compressed again), then tables, then facts, then a foot with lengths and checksums.
+Back-ends write and read it, always in a worker; for the daemon it is a file like any other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _MAGIC: Final = b"imgfsidx"
 _CRC: Final = struct.Struct("<I")
 _END: Final = _FOOT.size + _CRC.size
 _STEP_BYTES: Final = limits.INDEX_SLICE // 2  # a step ends behind so many; one piece of it is smaller
-_COMPARED: Final = 256 * limits.MIB  # bytes in front of the tables whose checksum is compared at every opening
+_COMPARED: Final = (
+    256 * limits.MIB
+)  # bytes in front of the tables whose checksum is compared at every opening
 _MOST_TABLE: Final = limits.TABLE_MAX // 2
 _MOST_FACTS: Final = limits.MIB
 
@@ -64,7 +66,8 @@ class Indexer:
         until = time.monotonic() + limits.PAGE_SECONDS
         held = bytearray()
         last = True
-        for data, self._done in self._now:
+        for data, done in self._now:
+            self._done = done
             held += data
             if len(held) >= _STEP_BYTES or time.monotonic() > until:
                 last = False

@@ -2,8 +2,8 @@
 
 One pass decodes everything, which tells how much each block holds, and compares all checksums.
 
-Source: LZ4 Frame Format Description 1.6.4 (lz4/doc/lz4_Frame_format.md), general structure, frame descriptor, data
-blocks, skippable frames, legacy frame.
+Source: LZ4 Frame Format Description 1.6.4 (lz4/doc/lz4_Frame_format.md), general structure, frame descriptor,
+data blocks, skippable frames, legacy frame.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Pass:
         self._writer = Writer(0, reader.size)
         self._notes: list[str] = []
         self._lost: list[tuple[int, int, str]] = []
-        self._kinds: list[tuple[int, int, tuple[bool, bool, bool]]] = []  # bytes [start, stop) and what they are
+        self._kinds: list[
+            tuple[int, int, tuple[bool, bool, bool]]
+        ] = []  # bytes [start, stop) and what they are
         self._at = 0
 
     def steps(self, part: int) -> Steps:
@@ -234,7 +236,11 @@ class Pass:
     def _trailing(self) -> None:
         left = self._reader.size - self._at
         if left > 0:
-            what = "zeros" if not any(self._reader.read(self._at, min(left, 4096))) else "bytes that are no frame"
+            what = (
+                "zeros"
+                if not any(self._reader.read(self._at, min(left, 4096)))
+                else "bytes that are no frame"
+            )
             self._notes.append(f"{left} bytes behind the last frame are ignored: {what}")
 
 

@@ -1,7 +1,7 @@
 """Units of any sizes as they are found: rows of an index, and layouts from them.
 
-Neighbours that are zeros, or that are lost, are one row. Decoded bytes that no unit can give at a bearable price are
-kept in the index itself, compressed again; those are units of a layout of their own.
+Neighbours that are zeros, or that are lost, are one row. Decoded bytes that no unit can give at a bearable
+price are kept in the index itself, compressed again; those are units of a layout of their own.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Blocks of xz that are too large to be units, or files whose end is damaged: found, and copied block by block.
+"""Blocks of xz that are too large to be units, or whose indexes are damaged: found, and copied.
 
-Where the indexes of a file cannot be read, the chunks of its blocks are walked along: their heads say how long they
-are, stored and decoded.
+Where the indexes of a file cannot be read, the chunks of its blocks are walked along: their heads say how
+long they are, stored and decoded.
 
-Source: The .xz File Format, version 1.2.1 (tukaani.org), 2, 3; LZMA2 chunks as in xz-embedded's xz_dec_lzma2.c
-(public domain), the comment above dec_lzma2's control byte.
+Source: The .xz File Format, version 1.2.1 (tukaani.org), 2, 3; LZMA2 chunks as in xz-embedded's
+xz_dec_lzma2.c (public domain), the comment above dec_lzma2's control byte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _CHECK_SIZES: Final = (0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64)
 _MEMORY: Final = 512 * limits.MIB  # what a decoder may ask for; xz -9 needs 65 MiB
 _INPUT: Final = 64 * limits.KIB
 _OUTPUT: Final = 1 * limits.MIB
-_CHUNK: Final = 4 * limits.MIB  # decoded; a chunk of LZMA2 holds 2 MiB at most, and its end tells that it is bad
+_CHUNK: Final = (
+    4 * limits.MIB
+)  # decoded; a chunk of LZMA2 holds 2 MiB at most, and its end tells that it is bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +152,17 @@ def steps(reader: Reader, blocks: Sequence[Block]) -> Steps:
             copy.lose(start, f"block {number} at {block.start}: its checksum differs")
         elif failures:
             copy.lose(max(start, copy.size - _CHUNK), f"block {number} at {block.start} does not decode")
-        if made < block.size:
-            copy.ends_at(start + block.size, f"block {number} at {block.start} ends early")
+        if made < block.size and not copy.ends_at(
+            start + block.size, f"block {number} at {block.start} ends early"
+        ):
+            break
     if why:
         copy.ends_at(0, f"{why}: of what follows nothing is known")
     for piece in copy.end():
         yield piece, reader.size
 
 
-def _decoded(
-    reader: Reader, block: Block, copy: Copy, failures: list[str]
-) -> Iterator[tuple[bytes, int]]:
+def _decoded(reader: Reader, block: Block, copy: Copy, failures: list[str]) -> Iterator[tuple[bytes, int]]:
     """Decode a block into the copy; what is wrong with it goes into ``failures``."""
     flags = bytes((0, block.check))
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)

@@ -1,7 +1,7 @@
 """zlib through ctypes: a raw deflated stream, stopped at the ends of its blocks.
 
-Python's own module inflates and cannot stop there, which is what a point of entry needs. libz is part of every
-distribution this runs on; where it is missing, there are no points of entry.
+Python's own module inflates and cannot stop there, which is what a point of entry needs. libz is part of
+every distribution this runs on; where it is missing, there are no points of entry.
 
 Source: zlib 1.2.13 manual (zlib.h): inflate, Z_BLOCK, data_type.
 """
@@ -54,8 +54,8 @@ def library() -> ctypes.CDLL | None:
 class Blocks:
     """Inflates one stream into ``room``, block by block.
 
-    ``boundary`` is true where a block has ended and another follows, ``unused`` the number of bits of the last
-    byte taken that belong to that one; ``ended``: the stream has.
+    ``boundary`` is true where a block has ended and another follows, ``unused`` the number of bits of the
+    last byte taken that belong to that one; ``ended``: the stream has.
     """
 
     def __init__(self, room: ctypes.Array[ctypes.c_char]) -> None:

@@ -48,7 +48,9 @@ def steps(reader: Reader) -> Steps:
         if passed.failed and (made == frame.size or "checksum" in passed.failed):
             copy.lose(start, f"the checksum of frame {number} at {at} differs")
         elif passed.failed:
-            copy.lose(max(start, copy.size - _NEAR), f"frame {number} at {at} does not decode: {passed.failed}")
+            copy.lose(
+                max(start, copy.size - _NEAR), f"frame {number} at {at} does not decode: {passed.failed}"
+            )
         if not passed.whole or made < frame.size:
             what = f"frame {number} at {at} ends early"
             try:
@@ -61,8 +63,8 @@ def steps(reader: Reader) -> Steps:
             elif known < 0:
                 why = what
                 break
-            else:
-                copy.ends_at(start + known, what)
+            elif not copy.ends_at(start + known, what):
+                break
         at = passed.at
     if why:
         copy.ends_at(0, f"{why}: of what follows nothing is known")
@@ -71,7 +73,7 @@ def steps(reader: Reader) -> Steps:
 
 
 class _Passed:
-    """Decodes frames. ``at`` is behind what was taken of the file; ``failed`` and ``whole`` are of the last one."""
+    """Decodes frames. ``at``: what was taken of the file; ``failed`` and ``whole`` are of the last one."""
 
     def __init__(self, reader: Reader) -> None:
         self._library = importlib.import_module("zstandard")

@@ -71,7 +71,9 @@ class _Chain:
                 break
             if head[:3] != b"BZh" or head[3:4] not in _LEVELS or len(head) < 4:
                 left = self._reader.size - at
-                what = "zeros" if not any(self._reader.read(at, min(left, 4096))) else "bytes that are no stream"
+                what = (
+                    "zeros" if not any(self._reader.read(at, min(left, 4096))) else "bytes that are no stream"
+                )
                 self._notes.append(f"{left} bytes behind the last stream are ignored: {what}")
                 break
         size = self._rows.size
@@ -107,7 +109,9 @@ class _Chain:
             return self._reader.size
         raw = int.from_bytes(self._reader.read(bit // 8, byte - bit // 8), "big")
         stored = raw >> 8 * byte - bit - TRAILER & 0xFFFF_FFFF
-        if stored != combined:  # each block has a checksum that is right: some are missing, or it is wrong itself
+        if (
+            stored != combined
+        ):  # each block has a checksum that is right: some are missing, or it is wrong itself
             self._rows.spoil(first)
             why = f"the checksum of the stream at byte {at} differs"
             self._notes.append(why)
@@ -123,9 +127,7 @@ class _Chain:
             if not at <= start <= start + length <= size:
                 raise Malformed("an index whose slices overlap")
             self._rows.zero(start - at)
-            self._rows.unit(
-                length, offset, stored, head=bit % 8, tail=-end % 8, skip=start, check=check
-            )
+            self._rows.unit(length, offset, stored, head=bit % 8, tail=-end % 8, skip=start, check=check)
             at = start + length
         self._rows.zero(size - at)
 

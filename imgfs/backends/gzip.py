@@ -143,6 +143,6 @@ BACKEND = Backend(
     open=open_gzip,
     imports=("zstandard",),
     index=VERSION,
-    supports="one member or several, by an index made once; blocks of bgzip; damaged and cut files up to there",
+    supports="any members, by an index made once; blocks of bgzip; damaged and cut files up to there",
     truth=("peer",),
 )

@@ -66,6 +66,6 @@ BACKEND = Backend(
     open=open_lz4,
     imports=("lz4.block", "lz4.frame"),
     index=VERSION,
-    supports="independent and linked blocks, legacy frames, by an index made once; damaged and cut files up to there",
+    supports="frames of any blocks, legacy frames, by an index made once; damaged and cut files up to there",
     truth=("peer",),
 )

@@ -161,6 +161,6 @@ BACKEND = Backend(
     open=open_xz,
     imports=("zstandard",),
     index=VERSION,
-    supports="one stream or several; blocks above 32 MiB and damaged files by a copy of what they hold, made once",
+    supports="any streams; those with blocks above 32 MiB and damaged ones by a copy, made once",
     truth=("peer",),
 )

@@ -1,8 +1,8 @@
 """Disks compressed by Zstandard in frames that can be decoded one by one.
 
 The seekable format says in a table at the end where its frames are; other files are walked along, frame by
-frame and block by block. A frame that does not say how much it holds has no place on the media: a copy of such files
-is made.
+frame and block by block. A frame that does not say how much it holds has no place on the media: a copy of
+such files is made.
 
 Source: RFC 8878, section 3; Zstandard Seekable Format, version 0.1.0 (zstd/contrib/seekable_format).
 """
@@ -80,7 +80,11 @@ def _unfit(reader: Reader, at: int) -> str:
         return ""
     if frame.size < 0:
         return f"the frame at {at} does not say how much it holds"
-    return f"the frame at {at}, of {frame.size} bytes, cannot be decoded for each read" if frame.size > LARGEST else ""
+    return (
+        f"the frame at {at}, of {frame.size} bytes, cannot be decoded for each read"
+        if frame.size > LARGEST
+        else ""
+    )
 
 
 def _told(reader: Reader, pieces: Pieces) -> bool:
@@ -110,7 +114,7 @@ def _told(reader: Reader, pieces: Pieces) -> bool:
 
 
 def _walked(reader: Reader) -> tuple[list[Frame], str]:
-    """Find frames by walking along their blocks; return them, and why they cannot be units, empty: they can."""
+    """Walk along the blocks of frames; return these, and why they cannot be units, empty: they can."""
     found: list[Frame] = []
     at, left = 0, MAX_BLOCKS
     while at < reader.size:
@@ -143,6 +147,6 @@ BACKEND = Backend(
     open=open_zstd,
     imports=("zstandard",),
     index=VERSION,
-    supports="frames, seekable format; frames above 32 MiB or of unknown size and damaged files by a copy, made once",
+    supports="any frames, seekable format; those above 32 MiB or of unknown size and damaged ones by a copy, made once",
     truth=("peer", "composed"),
 )

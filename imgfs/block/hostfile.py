@@ -69,7 +69,7 @@ class HostFile:
     def __init__(
         self, fd: int, path: str, *, ours: bool = False, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take over ``fd``; see ``open``. ``ours``: imgfs wrote it, and times that it changes mean nothing."""
+        """Take over ``fd``; see ``open``. ``ours``: imgfs wrote it; its times mean nothing."""
         self.fd = fd
         self.path = path
         self.name = Path(path).name

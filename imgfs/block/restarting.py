@@ -16,9 +16,11 @@ from imgfs.block.inflating import Parameters, held
 from imgfs.errors import BadUnit
 
 try:
-    from deflate import DeflateError, crc32, deflate_decompress
+    from deflate import DeflateError, deflate_decompress
+    from deflate import crc32 as _crc32
 except ImportError:  # no wheel for this machine: slower, same results
-    from zlib import crc32, error as DeflateError  # type: ignore[assignment]  # noqa: I001, N812
+    from zlib import crc32 as _crc32  # type: ignore[assignment]
+    from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
 
     deflate_decompress = None  # type: ignore[assignment]
 
@@ -32,6 +34,11 @@ _LZ4_PLAIN: Final = 0x8000_0000  # a block stored verbatim
 BZIP2_BLOCK: Final = 0x3141_5926_5359
 _BZIP2_END: Final = 0x1772_4538_5090
 _BZIP2_MAGIC: Final = 48  # bits, of the checksum behind it 32
+
+
+def crc32(data: Block | memoryview, value: int = 0) -> int:
+    """Return the CRC-32 of bytes, going on from ``value``."""
+    return _crc32(data, value)
 
 
 def _aligner(bits: int) -> tuple[bytes, int]:
@@ -78,10 +85,10 @@ _ALIGNERS: Final = tuple(_aligner(bits) for bits in range(8))
 def deflate_window(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
     """Inflate blocks from the middle of a deflated stream (RFC 1951) that end before another block.
 
-    Parameters: ``front`` bytes of ``stored`` are a zlib stream of the at most 32 KiB before the unit; ``head``
-    bits of the first byte and ``tail`` bits of the last one are other blocks'; ``check`` is a CRC-32.
-    The history is made a stored block ahead of the others and an empty last block is put behind them, so that
-    one call decodes all of it.
+    Parameters: ``front`` bytes of ``stored`` are a zlib stream of the at most 32 KiB before the unit;
+    ``head`` bits of the first byte and ``tail`` bits of the last one are other blocks'; ``check`` is a
+    CRC-32. The history is made a stored block ahead of the others and an empty last block is put behind them,
+    so that one call decodes all of it.
 
     Raises:
         BadUnit: it does not decode to ``length`` bytes, or their checksum differs.
@@ -108,8 +115,10 @@ def deflate_window(stored: memoryview, coded: bool, length: int, parameters: Par
         parts = [before, empty, end.to_bytes(3, "little")]
     else:
         end = body[-1] & 0xFF >> tail | 0b11 << 8 - tail
-        parts = [before, empty, bytes((first,)), body[1:-1], end.to_bytes(3, "little")]
-    return _checked(_inflated(b"".join(parts), len(window) + skip + length), len(window) + skip, length, parameters)
+        parts = [before, empty, bytes((first,)), bytes(body[1:-1]), end.to_bytes(3, "little")]
+    return _checked(
+        _inflated(b"".join(parts), len(window) + skip + length), len(window) + skip, length, parameters
+    )
 
 
 def _window(front: memoryview, most: int) -> bytes:
@@ -188,9 +197,9 @@ def bzip2_stream(stored: memoryview | bytes, head: int, tail: int) -> bytes:
 def lz4_blocks(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
     """Decode blocks of an LZ4 frame, each behind its size.
 
-    Parameters: ``front`` bytes of ``stored`` are a zlib stream of what the first block refers back to; ``linked``: each refers to
-    the ones before it, too; ``checked``: a checksum of four bytes is behind each, and is not compared here;
-    ``legacy``: none is stored verbatim; ``check`` is a CRC-32.
+    Parameters: ``front`` bytes of ``stored`` are a zlib stream of what the first block refers back to;
+    ``linked``: each refers to the ones before it, too; ``checked``: a checksum of four bytes is behind each,
+    and is not compared here; ``legacy``: none is stored verbatim; ``check`` is a CRC-32.
 
     Source: LZ4 Frame Format Description 1.6.4 (lz4/doc/lz4_Frame_format.md).
 

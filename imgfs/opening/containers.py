@@ -90,9 +90,7 @@ class Containers:
 
     __slots__ = ("_attempts", "_fetcher", "_indexing", "_overrule")
 
-    def __init__(
-        self, attempts: Attempts, fetcher: Fetcher, overrule: Overrule, indexes: Indexes
-    ) -> None:
+    def __init__(self, attempts: Attempts, fetcher: Fetcher, overrule: Overrule, indexes: Indexes) -> None:
         self._attempts = attempts
         self._fetcher = fetcher
         self._overrule = overrule

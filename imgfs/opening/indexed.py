@@ -103,7 +103,9 @@ class IndexedOpening:
         return None
 
 
-def _first(whys: BaseExceptionGroup[NotSupported | EvidenceError | WorkerError]) -> NotSupported | EvidenceError | WorkerError:
+def _first(
+    whys: BaseExceptionGroup[NotSupported | EvidenceError | WorkerError],
+) -> NotSupported | EvidenceError | WorkerError:
     """Return one of the errors of several workers."""
     why = whys.exceptions[0]
     return _first(why) if isinstance(why, BaseExceptionGroup) else why

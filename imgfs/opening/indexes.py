@@ -1,9 +1,12 @@
-"""Where indexes of compressed files are kept: the user's cache directory, else memory. Nothing in them is looked at.
+"""Where indexes of compressed files are kept: the user's cache directory, else memory.
 
-``$XDG_CACHE_HOME/imgfs/index/KEY``: the key is made of the identity of the host file, the back-end, and the version
-of what it writes. Written beside it and renamed when whole. Together at most ``limits.INDEX_CACHE``: those that were
-not used for the longest time give way; mounts that use one keep it open. The file system keeps a tenth of its
-size free, of large ones ``limits.INDEX_FREE``: what does not fit is kept in memory, up to ``limits.INDEX_IN_MEMORY``.
+Nothing in them is looked at here.
+
+``$XDG_CACHE_HOME/imgfs/index/KEY``: the key is made of the identity of the host file, the back-end, and the
+version of what it writes. Written beside it and renamed when whole. Together at most ``limits.INDEX_CACHE``:
+those that were not used for the longest time give way; mounts that use one keep it open. The file system
+keeps a tenth of its size free, of large ones ``limits.INDEX_FREE``: what does not fit is kept in memory, up
+to ``limits.INDEX_IN_MEMORY``.
 """
 
 from __future__ import annotations
@@ -203,7 +206,7 @@ class Draft:
 
 
 def evict(folder: Path, most: int) -> None:
-    """Remove the indexes of a folder that were not used for the longest time, until ``most`` bytes are left."""
+    """Remove the indexes that were not used for the longest time, until ``most`` bytes are left."""
     rows = sorted(_stored(folder), reverse=True)
     held = 0
     for _, size, path in rows:

@@ -193,7 +193,7 @@ def _check_units(layout: Chunked | Packed, row: int) -> int:
 
 
 def _check_ragged(layout: Ragged, lowers: int) -> int:
-    """Return how many bytes of the memory file units of any sizes take; ``block.ragged`` looks at the rows."""
+    """Return how many bytes of the memory file such units take; ``block.ragged`` looks at the rows."""
     if not 0 <= layout.rows <= limits.MAX_RUNS or bool(layout.rows) != bool(layout.size):
         raise WorkerLied(f"{layout.rows} units in {layout.size} bytes")
     if not 0 <= layout.which < lowers or not -1 <= layout.front < lowers:

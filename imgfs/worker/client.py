@@ -43,8 +43,8 @@ class Layer:
     """What opening a source gave.
 
     ``table``: the unit table of a Media, sealed against change; it lives as long as it is referenced.
-    ``files``: for a file system. ``index``: for a container that needs one. ``foreign``: ``read(offset, length)`` of a Media that has Foreign bytes.
-    ``aclose`` ends what still runs for it.
+    ``files``: for a file system. ``index``: for a container that needs one. ``foreign``: ``read(offset,
+    length)`` of a Media that has Foreign bytes. ``aclose`` ends what still runs for it.
     """
 
     opened: Opened

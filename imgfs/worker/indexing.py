@@ -1,4 +1,4 @@
-"""(In the daemon) making the index of a container: workers give it piece by piece, nothing in it is looked at.
+"""(In the daemon) making the index of a container: workers give it piece by piece, nothing is looked at.
 
 Parts are made side by side and handed on in order. A worker that gets no further within the deadline ends it.
 """
@@ -48,7 +48,7 @@ class IndexClient:
         self._turn = trio.Lock()
 
     async def build(self, write: Callable[[bytes], Awaitable[None]], progress: Callable[[int], None]) -> None:
-        """Make the index: ``write`` gets its bytes in order, ``progress`` stored bytes that were gone through.
+        """Make it: ``write`` gets its bytes in order, ``progress`` how many stored bytes were gone through.
 
         Raises:
             EvidenceError, NotSupported: what the back-end said.

@@ -122,7 +122,9 @@ class IndexRequest(msgspec.Struct, frozen=True, array_like=True, tag="index"):
     inum: int
 
 
-FilesRequest = IndexRequest | ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsRequest | ReadRequest
+FilesRequest = (
+    IndexRequest | ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsRequest | ReadRequest
+)
 
 
 class DecodeRequest(msgspec.Struct, frozen=True, array_like=True):
