@@ -36,8 +36,7 @@ PACKED_LOST: Final = 4
 PACKED_PLAIN: Final = 8  # not compressed, and yet the codec's: a checksum is stored with it
 RAGGED_ROW: Final = 24  # bytes of a row of a Ragged table
 FRONT_ROW: Final = 24  # bytes of a row of its second table
-RAGGED_HEAD: Final = 8  # shift of bits of the flags: how many of the first stored byte are not the unit's
-RAGGED_TAIL: Final = 12  # and how many of the last one
+RAGGED_HEAD, RAGGED_TAIL = 8, 12  # shifts of such numbers in its flags
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -206,17 +205,13 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
 class Ragged(msgspec.Struct, frozen=True, kw_only=True, tag="ragged"):
     """Units of any decoded sizes, each with an explicit place in lowers[which].
 
-    Rows are little-endian and ascend: first decoded byte u64, offset u64, stored length u32, flags u32; the
-    last unit ends at ``size``. Flags are as of Packed (no PACKED_PLAIN), and for units that begin and end at
-    any bit how many bits of the first and of the last byte are not theirs, at RAGGED_HEAD and RAGGED_TAIL.
+    Rows ascend: first decoded byte u64, offset u64, stored length u32, flags u32; the last unit ends at
+    ``size``. Flags: those of Packed, and at RAGGED_HEAD and RAGGED_TAIL how many bits of the first and last
+    byte are not the unit's. With ``front`` >= 0 a second table: offset u64, length u32, skip u32, check u32,
+    zero u32. That much of lowers[front] comes before the stored bytes, ``skip`` decoded bytes before the
+    unit's; ``check`` is their CRC-32.
 
-    ``front`` >= 0: there is a second table, of offset u64, length u32, skip u32, check u32, zero u32. These
-    bytes of lowers[front] come before the stored ones, the first ``skip`` bytes that the codec decodes are
-    not the unit's, and ``check`` is the CRC-32 of those that are. Codecs get all this as parameters
-    (``block.ragged``).
-
-    Shapes: table rows[rows], ahead rows[rows] of 24 bytes (without ``front`` none); empty: both in the memory
-    file
+    Shapes: ``rows`` rows of 24 bytes in table, and in ahead with ``front``; empty: both in the memory file
     """
 
     size: int
@@ -383,9 +378,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
 
 
 class Indexing(msgspec.Struct, frozen=True, kw_only=True, tag="indexing", tag_field="_"):
-    """A container that can be read once it has an index, made in ``parts`` side by side of ``total`` stored bytes.
+    """A container that can be read with an index, its last member, made in ``parts`` of ``total`` bytes.
 
-    The parts, one behind the other, become its last member. ``copy``: it holds the decoded bytes themselves.
+    ``copy``: the index holds the decoded bytes themselves.
     """
 
     total: int

@@ -16,7 +16,8 @@ from imgfs.backends._index import VERSION, Indexer, index_of
 from imgfs.backends._indexed import facts_of
 from imgfs.backends._pieces import LARGEST, Pieces, hosted
 from imgfs.backends._units_index import media
-from imgfs.errors import Malformed, NotMine
+from imgfs.backends._zran import library
+from imgfs.errors import Malformed, NotMine, NotSupported
 from imgfs.model import Codec
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def open_gzip(reader: Reader, options: Options) -> Media | Index:  # noqa: ARG00
             notes=said.notes,
             lost=said.lost,
         )
+    if library() is None:
+        raise NotSupported("gzip: libz.so.1 is missing, which finds points of entry; install zlib")
     return Indexer(reader.size, lambda part: Pass(reader).steps(part))
 
 

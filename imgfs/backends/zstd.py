@@ -147,6 +147,6 @@ BACKEND = Backend(
     open=open_zstd,
     imports=("zstandard",),
     index=VERSION,
-    supports="any frames, seekable format; those above 32 MiB or of unknown size and damaged ones by a copy, made once",
+    supports="any frames, seekable format; large, unsized and damaged ones by a copy, made once",
     truth=("peer", "composed"),
 )
