@@ -44,6 +44,11 @@ _INPUT: Final = limits.SOURCE_READ_MAX
 _UNKNOWN: Final = limits.MIB  # what stands, lost, for the rest of a disk whose size nobody knows
 
 
+def _apart(told: bytes, size: int) -> int:
+    """Return how far the size that a trailer tells, without its higher bits, is from ``size``."""
+    return (int.from_bytes(told, "little") - size + (1 << 31) & 0xFFFF_FFFF) - (1 << 31)
+
+
 class _Damaged(Exception):
     """What is read is no deflated stream from here on."""
 
@@ -126,6 +131,8 @@ class Pass:
                     yield data, self._at
             except _Cut:
                 yield self._flushed(partial=True), self._at
+                if self._told(self._rows.size - start):
+                    self._rows.drop(3, first)
                 self._end(f"it is cut short in member {members}: of what follows nothing is known")
                 break
             except _Damaged:
@@ -134,10 +141,15 @@ class Pass:
                 self._rows.lose(lost)
                 self._end(f"member {members} does not decode behind {self._at}: what follows is lost")
                 break
-            if why := self._verified(self._rows.size - start):
-                self._rows.spoil(first)
-                self._lost.append((start, self._rows.size, f"member {members}: {why}"))
-                self._notes.append(f"member {members}: {why}: nothing in it can be trusted")
+            if (length := self._verified(start)) >= 0:
+                self._rows.spoil(first, length)
+                why = f"member {members}: its checksum differs: nothing in it can be trusted"
+                if length:
+                    self._lost.append((start, self._rows.size, why))
+                self._notes.append(why)
+                if not length:
+                    self._end(f"member {members} does not say how much it held: what follows has no place")
+                    break
             yield b"", self._at
         else:
             self._trailing()
@@ -228,25 +240,36 @@ class Pass:
         self._view[:kept] = bytes(self._view[self._to - kept : self._to])
         self._from = self._to = kept
 
-    def _verified(self, size: int) -> str:
-        """Compare the trailer of a member with what was inflated; say what is wrong."""
-        at = self._at
+    def _verified(self, start: int) -> int:
+        """Compare the trailer of a member that begins at ``start`` of the disk; -1: it is right, or missing.
+
+        Returns how much the member held that is not what was inflated, 0: nobody knows.
+        """
+        at, size = self._at, self._rows.size - start
         if at + _TRAILER > self._reader.size:
             self._notes.append("it is cut short: the last checksum is missing")
             self._seek(self._reader.size)
-            return ""
+            return -1
         raw = self._reader.read(at, _TRAILER)
         self._seek(at + _TRAILER)
-        if int.from_bytes(raw[:4], "little") != self._crc:
-            return "its checksum differs"
-        if int.from_bytes(raw[4:], "little") != size & 0xFFFF_FFFF:
+        right = int.from_bytes(raw[:4], "little") == self._crc
+        apart = _apart(raw[4:], size)
+        if right and apart:
             self._notes.append(
                 f"the size behind a member is not that of its {size} bytes; its checksum is right"
             )
-        return ""
+        if right:
+            return -1
+        return size + apart if abs(apart) <= size // 8 + limits.KIB else 0
+
+    def _told(self, size: int) -> bool:
+        """Say whether the file ends with about the size that was inflated: then it is whole, and damaged."""
+        return abs(_apart(self._reader.read(self._reader.size - 4, 4), size)) <= size // 8 + limits.KIB
 
     def _end(self, why: str) -> None:
         """Let something lost stand for what nobody knows: a reader that comes to the end gets an error."""
+        if not self._rows.size:
+            return
         unknown = -self._rows.size % _UNKNOWN or _UNKNOWN
         self._lost.append((self._rows.size, self._rows.size + unknown, why))
         self._notes.append(why)

@@ -57,6 +57,10 @@ class Damaged(Exception):
     """It does not decode from here on."""
 
 
+class _Unsound(Exception):
+    """A frame is whole, and not what it was made of."""
+
+
 class Cut(Exception):
     """The file ends."""
 
@@ -119,6 +123,15 @@ class Pass:
             except Cut:
                 self._end(found, start, f"it is cut short in frame {frames}")
                 break
+            except _Unsound:
+                self._spoiled(found, frames, first, start)
+                if found.size < 0 and self._at < self._reader.size:
+                    self._end(
+                        found,
+                        start,
+                        f"frame {frames} does not say how much it held: what follows has no place",
+                    )
+                    break
             except Damaged as why:
                 if not found.checked:
                     self._rows.drop(1, first)  # what came shortly before may be wrong, too
@@ -145,7 +158,7 @@ class Pass:
         Raises:
             Cut, Damaged: not to its end.
         """
-        first, start = len(self._rows), self._rows.size
+        start = self._rows.size
         decoder = _Legacy(frame.block) if frame.legacy else _Blocks(frame.block)
         decoder.begin(self._reader.read(frame.start, frame.body - frame.start))
         self._at = frame.body
@@ -174,13 +187,21 @@ class Pass:
             raise Cut
         try:
             decoder.block(end)
-        except Damaged:
-            self._rows.spoil(first)
-            why = f"the checksum of the frame at {frame.start} differs: nothing in it can be trusted"
-            self._notes.append(why)
-            if self._rows.size > start:
-                self._lost.append((start, self._rows.size, why))
+        except Damaged as why:
+            self._at += len(end)
+            raise _Unsound from why
         self._at += len(end)
+        if 0 <= frame.size != self._rows.size - start:
+            raise _Unsound
+
+    def _spoiled(self, frame: Frame, number: int, first: int, start: int) -> None:
+        """Make a frame lost whose checksum differs, or which holds another number of bytes than it says."""
+        known = 0 <= frame.size <= limits.MAX_SIZE // 2
+        self._rows.spoil(first, frame.size if known else -1)
+        why = f"the checksum of frame {number} differs, or its size: nothing in it can be trusted"
+        self._notes.append(why)
+        if self._rows.size > start:
+            self._lost.append((start, self._rows.size, why))
 
     def _block(self, frame: Frame) -> bytes:
         """Return the next block with its size and checksum; empty: there is none.
@@ -225,6 +246,8 @@ class Pass:
     def _end(self, frame: Frame, start: int, why: str) -> None:
         """Make the rest of a frame lost; of one that does not say its size, something for it."""
         size = self._rows.size
+        if not size:
+            return
         end = start + frame.size if 0 <= frame.size <= limits.MAX_SIZE // 2 else -1
         if end <= size:
             end = size + (-size % _UNKNOWN or _UNKNOWN)

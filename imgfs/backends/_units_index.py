@@ -95,14 +95,13 @@ class Rows:
         self._words.extend((self.size, offset, stored | flags << 32, front[0], front[1] | skip << 32, check))
         self.size += length
 
-    def spoil(self, first: int) -> None:
-        """Make everything from row ``first`` on lost: its checksum differs."""
-        if first < len(self):
-            start = self._words[_WORDS * first]
-            length = self.size - start
-            del self._words[_WORDS * first :]
-            self.size = start
-            self.lose(length)
+    def spoil(self, first: int, length: int = -1) -> None:
+        """Make everything from row ``first`` on lost: its checksum differs; ``length`` bytes in its place."""
+        start = self._words[_WORDS * first] if first < len(self) else self.size
+        length = self.size - start if length < 0 else length
+        del self._words[_WORDS * first :]
+        self.size = start
+        self.lose(length)
 
     def drop(self, count: int, first: int) -> None:
         """Make the last ``count`` rows lost, of those from ``first`` on."""

@@ -152,9 +152,11 @@ def steps(reader: Reader, blocks: Sequence[Block]) -> Steps:
             copy.lose(start, f"block {number} at {block.start}: its checksum differs")
         elif failures:
             copy.lose(max(start, copy.size - _CHUNK), f"block {number} at {block.start} does not decode")
-        if made < block.size and not copy.ends_at(
-            start + block.size, f"block {number} at {block.start} ends early"
-        ):
+        if before and (failures or made != block.size):  # sizes that were walked along may be wrong, too
+            why = why or f"block {number} at {block.start} is damaged"
+            break
+        early = f"block {number} at {block.start} ends early"
+        if made < block.size and not copy.ends_at(start + block.size, early):
             break
     if why:
         copy.ends_at(0, f"{why}: of what follows nothing is known")

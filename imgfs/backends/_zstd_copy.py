@@ -51,20 +51,16 @@ def steps(reader: Reader) -> Steps:
             copy.lose(
                 max(start, copy.size - _NEAR), f"frame {number} at {at} does not decode: {passed.failed}"
             )
-        if not passed.whole or made < frame.size:
-            what = f"frame {number} at {at} ends early"
+        if not passed.whole:
             try:
                 passed.at, _ = walk(reader, frame, MAX_BLOCKS)
             except EvidenceError:
                 passed.at = reader.size
-            known = frame.size if made <= frame.size else -1
-            if made == frame.size or ("checksum" in passed.failed and frame.size < 0):
-                pass  # all of it is there, or was
-            elif known < 0:
-                why = what
-                break
-            elif not copy.ends_at(start + known, what):
-                break
+        if made < frame.size and not copy.ends_at(start + frame.size, f"frame {number} at {at} ends early"):
+            break
+        if not passed.whole and frame.size < 0:
+            why = f"frame {number} at {at} is damaged or cut short and does not say how much it held"
+            break
         at = passed.at
     if why:
         copy.ends_at(0, f"{why}: of what follows nothing is known")

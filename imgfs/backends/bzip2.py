@@ -93,15 +93,14 @@ class _Chain:
     def _stream(self, at: int) -> int:
         """Take the blocks of the stream at byte ``at``; return where it ends, 0: it does not."""
         bit = 8 * at + HEADER
-        first, start, combined = len(self._rows), self._rows.size, 0
+        combined = 0
         while rows := self._blocks.at(bit):
             _, end, size, crc, *_ = rows[0]
             self._block(bit, end, size, [row[4:] for row in rows])
             combined = (combined << 1 | combined >> 31) & 0xFFFF_FFFF ^ crc
             bit = end
         if self._magic(bit) != END:
-            what = "cut short" if bit // 8 + 100 > self._reader.size else "damaged"
-            self._gone(f"it is {what} at byte {bit // 8}: of what follows nothing is known")
+            self._gone(f"it is cut short or damaged at byte {bit // 8}: of what follows nothing is known")
             return 0
         byte = (bit + TRAILER + 7) // 8
         if byte > self._reader.size:
@@ -109,14 +108,8 @@ class _Chain:
             return self._reader.size
         raw = int.from_bytes(self._reader.read(bit // 8, byte - bit // 8), "big")
         stored = raw >> 8 * byte - bit - TRAILER & 0xFFFF_FFFF
-        if (
-            stored != combined
-        ):  # each block has a checksum that is right: some are missing, or it is wrong itself
-            self._rows.spoil(first)
-            why = f"the checksum of the stream at byte {at} differs"
-            self._notes.append(why)
-            if self._rows.size > start:
-                self._lost.append((start, self._rows.size, why))
+        if stored != combined:  # each block has a checksum of its own that is right, and none is missing
+            self._notes.append(f"the checksum of the stream at byte {at} differs, those of its blocks do not")
         return byte
 
     def _block(self, bit: int, end: int, size: int, slices: list[tuple[int, ...]]) -> None:
@@ -143,6 +136,8 @@ class _Chain:
 
     def _gone(self, why: str) -> None:
         size = self._rows.size
+        if not size:
+            return
         unknown = -size % _UNKNOWN or _UNKNOWN
         self._notes.append(why)
         self._lost.append((size, size + unknown, why))

@@ -144,7 +144,8 @@ def _inflated(data: bytes, length: int) -> Block:
             if len(found) == length:
                 return found
     try:
-        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length + 1)
+        # no byte more: the last unit of a file that is cut short ends within a block
+        found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length) if length else b""
     except zlib.error as why:
         raise BadUnit(f"a compressed unit does not decode: {why}") from why
     if len(found) != length:
