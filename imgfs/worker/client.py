@@ -84,7 +84,7 @@ async def open_layer(
             files = FilesClient(worker, reply.opened, tickets, _another(supervisor, worker, reply.opened))
             return Layer(opened=reply.opened, files=files, aclose=files.aclose)
         if isinstance(reply.opened, Indexing):
-            if declared is None or not declared.index:
+            if declared is not None and not declared.index:
                 raise WorkerLied(f"{backend} makes no indexes")
             keep = True
             index = IndexClient(reply.opened, worker, lambda: _another(supervisor, worker, reply.opened))
