@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import zstandard
 
 from imgfs.backends import Options, discover
 from imgfs.errors import Malformed, NotMine
+from imgfs.model import Ragged
 from imgfs.testing.fakes import MemoryReader
 from imgfs.testing.media import check_media, contents
 from tests.backends.diskimages import sparse
@@ -99,6 +101,15 @@ def test_a_checksum_that_differs_loses_its_frame(tmp_path, monkeypatch) -> None:
     image = packed(data, tmp_path, "--check")
     bad = image[:-1] + bytes([image[-1] ^ 1])
     assert contents("zstd", {"d": bad + image}, lost=b"?") == b"?" * len(data) + data
+
+
+def test_frames_of_ever_other_sizes(tmp_path) -> None:
+    compress = zstandard.ZstdCompressor(level=1).compress
+    data = random.Random(1).randbytes(5000)
+    parts = [data[at : at + 1 + at % 700] for at in range(4500)]
+    image = b"".join(map(compress, parts))
+    assert isinstance(opened(image).layouts[0], Ragged)
+    assert contents("zstd", {"d": image}) == b"".join(parts)
 
 
 def test_a_damaged_frame_costs_itself_only(tmp_path) -> None:
