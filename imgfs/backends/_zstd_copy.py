@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WINDOW: Final = 512 * limits.MIB  # zstd --ultra --long=29; a worker has a gigabyte
 # Stored bytes at a time: a block of four decodes to 128 KiB, and what one call gives is in memory at once.
-_INPUT: Final = 4 * limits.KIB
+_INPUT: Final = 2 * limits.KIB
 _READ: Final = 256 * limits.KIB
 _NEAR: Final = 1 * limits.MIB  # decoded; what came shortly before a block that does not decode may be wrong
 
