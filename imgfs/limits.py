@@ -63,6 +63,7 @@ DEADLINE: Final = {
     "xattrs": 2.0,
     "read": 5.0,
     "decode": 10.0,
+    "index": 30.0,
 }
 POISONS: Final = 5  # distinct culprits ...
 POISON_WINDOW: Final = 600.0  # ... within this many seconds quarantine a file system
@@ -75,6 +76,15 @@ SLOT_DECODED: Final = 4 * MIB
 SLOT_BYTES: Final = SLOT_STORED + SLOT_DECODED
 IDLE_DECODER: Final = 60.0
 SOURCE_READ_MAX: Final = 1 * MIB  # bytes of one read a worker may ask of its source
+
+# --- indexes of compressed files ------------------------------------------------------------------
+MAX_PARTS: Final = 65_536  # of an index that are made side by side: 16 MiB each of 1 TiB
+INDEX_SLICE: Final = 8 * MIB  # bytes of an index that one step may give: half a message
+INDEX_AHEAD: Final = 64 * MIB  # of parts that wait for the ones before them; their rows are a few hundred KiB
+INDEX_IN_MEMORY: Final = 1 * GIB  # an index that cannot be stored is kept in memory, up to here
+INDEX_CACHE: Final = 256 * GIB  # all indexes in the user's cache directory; the oldest give way
+INDEX_FREE_SHARE: Final = 10  # the part of its file system that must stay free: a tenth ...
+INDEX_FREE: Final = 10 * GIB  # ... of large ones so much
 
 # --- mount ----------------------------------------------------------------------------------------
 READ_AHEAD_KIB: Final = 1024  # the largest request FUSE carries: 256 pages

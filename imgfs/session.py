@@ -158,8 +158,11 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
                 resolver = Resolver(tree, supervisor, fetcher, settings.overrule)
                 if settings.enter_nested:
                     tree.enter = resolver.enter
-                yield Session(tree, fetcher, supervisor, resolver, evidence)
-                nursery.cancel_scope.cancel()
+                try:
+                    yield Session(tree, fetcher, supervisor, resolver, evidence)
+                    nursery.cancel_scope.cancel()
+                finally:
+                    resolver.close()
         finally:
             for one in evidence:
                 one.close()
