@@ -20,6 +20,7 @@ from imgfs.block.extents import ExtentMap
 from imgfs.block.hostfile import HostFile
 from imgfs.block.packed import PackedMap
 from imgfs.block.pieces import KEY_SHIFT, Coded, Lost, Stored, StoredUnit, number
+from imgfs.block.ragged import RaggedMap
 from imgfs.errors import Malformed
 from imgfs.model import Codec
 
@@ -270,6 +271,8 @@ def _below(source: ByteSource) -> Sequence[ByteSource]:
         return source._lowers
     if isinstance(source, CipherMap):
         return (source.lower,)
+    if isinstance(source, RaggedMap):
+        return [lower for lower in (source._lower, source._front) if lower is not None]
     return (source._lower,) if isinstance(source, PackedMap) else ()
 
 
