@@ -22,6 +22,7 @@ from imgfs.daemon import control, events, mountpoint, status, unlocking
 from imgfs.daemon.attributes import Owner
 from imgfs.daemon.operations import Operations
 from imgfs.errors import MediaChanged, MountError, UsageError
+from imgfs.opening.resolve import soon
 from imgfs.session import open_session
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ async def _serve(
     progress: Callable[[list[Row]], None],
 ) -> None:
     resolved = trio.Event()
-    session.tree.root.fill_with(resolved.wait)
+    session.tree.root.fill_with(partial(soon, resolved))
     async with trio.open_nursery() as nursery:
 
         async def resolve() -> None:
