@@ -46,10 +46,10 @@ def dirty(reader: Reader, block: Super) -> tuple[tuple[int, int], ...] | None:
         bits = int.from_bytes(reader.read(at + _BITS_AT, -(-count // 8)), "little") & (1 << count) - 1
     except EvidenceError:
         return None
-    return _ranges(f"{bits:b}"[::-1], chunk)
+    return ranges(f"{bits:b}"[::-1], chunk)
 
 
-def _ranges(bits: str, chunk: int) -> tuple[tuple[int, int], ...]:
+def ranges(bits: str, chunk: int) -> tuple[tuple[int, int], ...]:
     """Return the ranges of set bits, the nearest of them merged until there are few."""
     found: list[tuple[int, int]] = []
     at = bits.find("1")

@@ -57,13 +57,6 @@ RECOGNISED: tuple[Backend, ...] = (
         needs=_KEY,
     ),
     row("corestorage", "Apple CoreStorage", Role.VOLUMES, at(88, b"CS"), judge=_storage, needs=_MEMBER),
-    row(
-        "lvm2",
-        "LVM2 physical volume",
-        Role.VOLUMES,
-        *(at(sector * 512, b"LABELONE") for sector in range(4)),
-        needs=_MEMBER,
-    ),
     row("lvm1", "LVM1 physical volume", Role.VOLUMES, at(0, b"HM\1\0", b"HM\2\0"), needs=_MEMBER),
     row(
         "ddf", "DDF RAID member", Role.VOLUMES, at(-512, b"\xde\x11\xde\x11"), needs=_MEMBER, exclusive=False
