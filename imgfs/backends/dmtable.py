@@ -101,7 +101,10 @@ def _device(name: str, rows: list[Row], devices: Devices) -> Body:
         try:
             found = target(row.target, name, row.words, length, devices)
         except EvidenceError as why:
-            raise Malformed(f"line {row.number}: {why.message}") from None
+            if not devices.wants:
+                raise Malformed(f"line {row.number}: {why.message}") from None
+            found = lost_body(length)  # its metadata lies on a file that is not here
+            devices.say(name or "the disk", why.message)
         except NotSupported as why:
             raise NotSupported(f"line {row.number}: {why.message}") from None
         except (ValueError, IndexError):

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds for the kernel to take our answer to INIT
 _EVERY = 0.2  # seconds between two words about progress
-_MOMENT = 0.5  # seconds in which the first of them comes, if any
+_MOMENT = 5.0  # seconds in which it is known whether an index must be made; opening a container takes less
 _GLANCE = 0.02
 _SHOWN = 8  # images whose progress is told
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -137,13 +137,17 @@ async def _serve(
 
 
 async def _indexed(session: Session, resolved: trio.Event, progress: Callable[[list[Row]], None]) -> None:
-    """Wait while an index is being made, and say how far it is; a moment for one that is about to be."""
+    """Wait while indexes are being made, and say how far they are; not for long whether one will be."""
     until = trio.current_time() + _MOMENT
     while not resolved.is_set():
         rows = [making for layer in session.layers if (making := layer.making) is not None]
+        containers = [layer for layer in session.layers if layer.kind == "container"]
         if rows:
             progress(rows[:_SHOWN])
-        elif trio.current_time() > until:
+            until = trio.current_time() + _MOMENT
+        elif trio.current_time() > until or (
+            containers and all(one.state != "pending" for one in containers)
+        ):
             return
         with trio.move_on_after(_EVERY if rows else _GLANCE):
             await resolved.wait()
