@@ -27,6 +27,10 @@ PACKED_HOLE: Final = 2
 PACKED_LOST: Final = 4
 PACKED_PLAIN: Final = 8  # not compressed, and yet the codec's: a checksum is stored with it
 
+RAGGED_ROW: Final = 24  # bytes of a row of a Ragged table
+FRONT_ROW: Final = 24  # bytes of a row of its second table
+RAGGED_HEAD, RAGGED_TAIL = 8, 12  # shifts of such numbers in its flags
+
 
 class Codec(msgspec.Struct, frozen=True, array_like=True):
     """Name of a unit decoder and its parameters (see ``block.codecs``)."""
@@ -129,6 +133,32 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     which: int = 0
 
 
+class Ragged(msgspec.Struct, frozen=True, kw_only=True, tag="ragged"):
+    """Units of any decoded sizes, each with an explicit place in lowers[which].
+
+    Rows ascend: first decoded byte u64, offset u64, stored length u32, flags u32; the last unit ends at
+    ``size``. Flags: those of Packed, and at RAGGED_HEAD and RAGGED_TAIL how many bits of the first and last
+    byte are not the unit's. With ``front`` >= 0 a second table: offset u64, length u32, skip u32, check u32,
+    zero u32. That much of lowers[front] comes before the stored bytes, ``skip`` decoded bytes before the
+    unit's; ``check`` is their CRC-32.
+
+    Shapes: ``rows`` rows of 24 bytes in table, and in ahead with ``front``; empty: both in the memory file
+    """
+
+    size: int
+    codec: Codec
+    rows: int
+    table: bytes = b""
+    ahead: bytes = b""
+    which: int = 0
+    front: int = -1
+
+    @property
+    def needed(self) -> int:
+        """Return how many bytes both tables have."""
+        return self.rows * (RAGGED_ROW + (FRONT_ROW if self.front >= 0 else 0))
+
+
 class Striped(msgspec.Struct, frozen=True, kw_only=True, tag="striped"):
     """Chunks dealt out to members in a pattern that repeats, some of them to be computed from others.
 
@@ -176,4 +206,4 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     why: str = ""
 
 
-Layout = Inline | Linear | Chunked | Packed | Striped | Enciphered | Foreign
+Layout = Inline | Linear | Chunked | Packed | Ragged | Striped | Enciphered | Foreign

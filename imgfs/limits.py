@@ -51,6 +51,7 @@ READ_MAX: Final = 1 * MIB  # bytes of one `read`
 # Deriving a key: memory is what the header claims (argon2 as cryptsetup sets it up wants 1 GiB), so a hostile
 # one may not have more than this, nor more than half of what is free; time covers a slow machine.
 DERIVE_MEMORY: Final = 4 * GIB
+RESOLVE_PATIENCE: Final = 15.0  # seconds a directory waits for what is being opened; the rest appears later
 MAX_PROTECTORS: Final = 64  # LUKS2 has 32 slots, FileVault and BitLocker a handful
 MAX_KEYFILE: Final = 8 * MIB  # as cryptsetup
 DEADLINE: Final = {
@@ -63,6 +64,7 @@ DEADLINE: Final = {
     "xattrs": 2.0,
     "read": 5.0,
     "decode": 10.0,
+    "index": 30.0,
 }
 POISONS: Final = 5  # distinct culprits ...
 POISON_WINDOW: Final = 600.0  # ... within this many seconds quarantine a file system
@@ -75,6 +77,15 @@ SLOT_DECODED: Final = 4 * MIB
 SLOT_BYTES: Final = SLOT_STORED + SLOT_DECODED
 IDLE_DECODER: Final = 60.0
 SOURCE_READ_MAX: Final = 1 * MIB  # bytes of one read a worker may ask of its source
+
+# --- indexes of compressed files ------------------------------------------------------------------
+MAX_PARTS: Final = 65_536  # of an index that are made side by side: 16 MiB each of 1 TiB
+INDEX_SLICE: Final = 8 * MIB  # bytes of an index that one step may give: half a message
+INDEX_AHEAD: Final = 64 * MIB  # of parts that wait for the ones before them; their rows are a few hundred KiB
+INDEX_IN_MEMORY: Final = 1 * GIB  # an index that cannot be stored is kept in memory, up to here
+INDEX_CACHE: Final = 256 * GIB  # all indexes in the user's cache directory; the oldest give way
+INDEX_FREE_SHARE: Final = 10  # the part of its file system that must stay free: a tenth ...
+INDEX_FREE: Final = 10 * GIB  # ... of large ones so much
 
 # --- mount ----------------------------------------------------------------------------------------
 READ_AHEAD_KIB: Final = 1024  # the largest request FUSE carries: 256 pages

@@ -14,6 +14,7 @@ from typing import Final, NewType
 import msgspec
 
 from imgfs.layouts import CODED as CODED
+from imgfs.layouts import FRONT_ROW as FRONT_ROW
 from imgfs.layouts import HOLE as HOLE
 from imgfs.layouts import LINEAR_ROW as LINEAR_ROW
 from imgfs.layouts import LOST as LOST
@@ -22,6 +23,9 @@ from imgfs.layouts import PACKED_HOLE as PACKED_HOLE
 from imgfs.layouts import PACKED_LOST as PACKED_LOST
 from imgfs.layouts import PACKED_PLAIN as PACKED_PLAIN
 from imgfs.layouts import PACKED_ROW as PACKED_ROW
+from imgfs.layouts import RAGGED_HEAD as RAGGED_HEAD
+from imgfs.layouts import RAGGED_ROW as RAGGED_ROW
+from imgfs.layouts import RAGGED_TAIL as RAGGED_TAIL
 from imgfs.layouts import UNIT_HOLE as UNIT_HOLE
 from imgfs.layouts import UNIT_LOST as UNIT_LOST
 from imgfs.layouts import Chunked as Chunked
@@ -32,6 +36,7 @@ from imgfs.layouts import Inline as Inline
 from imgfs.layouts import Layout as Layout
 from imgfs.layouts import Linear as Linear
 from imgfs.layouts import Packed as Packed
+from imgfs.layouts import Ragged as Ragged
 from imgfs.layouts import Striped as Striped
 
 Ino = NewType("Ino", int)  # number of a node in the mount
@@ -282,4 +287,24 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media", tag_field="_
     states: tuple[State, ...] = ()
 
 
-Opened = Media | VolumeTable | FilesInfo
+class Indexing(msgspec.Struct, frozen=True, kw_only=True, tag="indexing", tag_field="_"):
+    """A container that can be read with an index, its last member, made in ``parts`` of ``total`` bytes.
+
+    ``copy``: the index holds the decoded bytes themselves.
+    """
+
+    total: int
+    parts: int = 1
+    copy: bool = False
+    why: str = ""
+
+
+class Slice(msgspec.Struct, frozen=True, array_like=True):
+    """What one step of indexing gave. ``done`` stored bytes of its part are behind it; ``last``: all are."""
+
+    data: bytes
+    done: int
+    last: bool
+
+
+Opened = Media | VolumeTable | FilesInfo | Indexing

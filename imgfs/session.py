@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imgfs.block.fetch import Fetcher
+    from imgfs.block.pieces import ByteSource
     from imgfs.opening.keys import Key
     from imgfs.opening.layers import Layer, Layers
     from imgfs.opening.members import Evidence
@@ -81,6 +82,20 @@ class Session:
             folder = todo.pop()
             await folder.complete()
             todo += [child for child in map(folder.child, folder.names()) if isinstance(child, Dir)]
+
+    async def volumes(self) -> AsyncIterator[tuple[str, ByteSource]]:
+        """Yield the bytes of every disk and volume, with the path of their directory."""
+        for disk_name in self.tree.root.names():
+            disk = self.tree.root.child(disk_name)
+            if not isinstance(disk, Dir):
+                continue
+            await disk.complete()
+            for name in disk.names():
+                volume = disk.child(name)
+                raw = volume.child(b"volume.raw") if isinstance(volume, Dir) else None
+                if raw is not None:
+                    path = b"/".join((disk_name, name)).decode("utf-8", "backslashreplace")
+                    yield path, await raw.open()
 
     async def find(self, path: Sequence[bytes]) -> Node:
         """Return the node at a path below the root.
@@ -143,8 +158,11 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
                 resolver = Resolver(tree, supervisor, fetcher, settings.overrule)
                 if settings.enter_nested:
                     tree.enter = resolver.enter
-                yield Session(tree, fetcher, supervisor, resolver, evidence)
-                nursery.cancel_scope.cancel()
+                try:
+                    yield Session(tree, fetcher, supervisor, resolver, evidence)
+                    nursery.cancel_scope.cancel()
+                finally:
+                    resolver.close()
         finally:
             for one in evidence:
                 one.close()

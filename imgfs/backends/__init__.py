@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from imgfs.model import Attr, FilesInfo, Layout, Media, Page, Secret, VolumeTable
+    from imgfs.model import Attr, FilesInfo, Indexing, Layout, Media, Page, Secret, Slice, VolumeTable
 
 
 class Role(IntEnum):
@@ -133,6 +133,19 @@ class Bytes(Protocol):
         """Return exactly ``length`` bytes of the media."""
 
 
+class Index(Protocol):
+    """What a MEDIA back-end returns instead of Media when an index must be made first.
+
+    ``step`` counts the calls for one part from 0. Once the index is a member of the container, named
+    ``_index.NAME`` and the last one, the same ``open`` returns the Media; or an Index again when it is none.
+    """
+
+    indexing: Indexing
+
+    def index(self, part: int, step: int) -> Slice:
+        """Return the next bytes of a part of the index; a call takes about ``limits.PAGE_SECONDS``."""
+
+
 Truth = Literal["kernel", "peer", "tsk", "composed", "corpus"]
 
 
@@ -144,6 +157,7 @@ class Backend:
     something else may live on the same source. ``siblings`` maps the name of the first host file to
     patterns (regular expressions, full match, in any order) of the other members' names. ``kin`` is a pattern
     of the names of files beside an image that it may build upon without a word of their names.
+    ``index`` is the version of the indexes it makes, 0: it makes none.
     ``supports`` and ``truth`` are rows of the support matrix; ``recognised`` marks formats that are
     named but cannot be opened yet: their ``open`` raises NotSupported with what would be needed.
     """
@@ -152,7 +166,7 @@ class Backend:
     title: str
     role: Role
     rank: int
-    open: Callable[[Reader, Options], Media | VolumeTable | Files | Bytes]
+    open: Callable[[Reader, Options], Media | VolumeTable | Files | Bytes | Index]
     signatures: tuple[Signature, ...] = ()
     exclusive: bool = True
     by_name: str = ""  # regular expression on the host file's name: formats without magic
@@ -162,6 +176,7 @@ class Backend:
     siblings: Callable[[str], str] | None = None
     kin: str = ""
     imports: tuple[str, ...] = ()
+    index: int = 0
     supports: str = ""
     truth: tuple[Truth, ...] = ()
     recognised: bool = False

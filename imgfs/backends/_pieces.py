@@ -1,17 +1,18 @@
 """Compressed files whose pieces can be decoded one by one: from the pieces to a layout.
 
 Packed units are of one size; pieces are, up to the last one of whatever the compressor was given. Neighbours
-of one size are a group, and a layout of its own.
+of one size are a group, and a layout of its own; where groups are many, one layout of units of any sizes.
 """
 
 from __future__ import annotations
 
 from array import array
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.errors import Malformed, NotMine, NotSupported
-from imgfs.model import PACKED_CODED, PACKED_ROW, Codec, Linear, Media, Packed
+from imgfs.model import PACKED_CODED, PACKED_ROW, RAGGED_ROW, Codec, Linear, Media, Packed, Ragged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ class Pieces:
         self._offsets = array("Q")
         self._words = array("Q")  # stored length and flags of a row
         self._sizes = array("Q")
+        self._varied = False  # parameters differ
         self._groups: list[tuple[int, dict[str, int | bytes]]] = []  # first piece, parameters
 
     def __len__(self) -> int:
@@ -56,8 +58,9 @@ class Pieces:
         if len(self._sizes) >= _MOST or stored >= 1 << 32:
             raise Malformed(f"{len(self._sizes)} pieces and one of {stored} bytes")
         if self._begins(size, parameters):
-            if len(self._groups) >= _GROUPS:
-                raise self.unusable("its pieces are of ever other sizes")
+            if len(self._groups) >= _GROUPS and (self._groups[0][1] != parameters or self._varied):
+                raise self.unusable("its pieces are of ever other sizes and kinds")
+            self._varied = self._varied or bool(self._groups and self._groups[0][1] != parameters)
             self._groups.append((len(self._sizes), dict(parameters)))
         self._offsets.append(offset)
         self._words.append(PACKED_CODED << 32 | stored)
@@ -84,6 +87,8 @@ class Pieces:
         """
         if not self._groups:
             raise Malformed("there is nothing in it")
+        if len(self._groups) > _GROUPS:
+            return self._ragged(reader, notes, facts)
         inline = PACKED_ROW * len(self._sizes) <= limits.TABLE_INLINE
         layouts: list[Layout] = []
         rows: list[tuple[int, int, int]] = []
@@ -106,12 +111,30 @@ class Pieces:
             reader.write_table(self._slices())
         if len(rows) > 1:
             layouts.append(Linear.of(at, rows, range(tickets, tickets + len(rows))))
+        return self._media(layouts, notes, facts)
+
+    def _media(self, layouts: list[Layout], notes: list[str], facts: dict[str, str]) -> Media:
         return Media(
             layouts=tuple(layouts),
             version=self._title,
             metadata={"pieces": str(len(self._sizes)), **facts},
             notes=tuple(notes),
         )
+
+    def _ragged(self, reader: Reader, notes: list[str], facts: dict[str, str]) -> Media:
+        """Lay the pieces one behind the other, each of its own size."""
+        words = array("Q", bytes(RAGGED_ROW * len(self._sizes)))
+        words[::3] = array("Q", accumulate(self._sizes[:-1], initial=0))
+        words[1::3] = self._offsets
+        words[2::3] = self._words
+        table = words.tobytes()
+        inline = len(table) <= limits.TABLE_INLINE
+        if not inline:
+            reader.write_table(table[at : at + limits.MIB] for at in range(0, len(table), limits.MIB))
+        codec = Codec(self._codec, dict(self._groups[0][1]))
+        rows, size = len(self._sizes), self.size
+        layout = Ragged(size=size, codec=codec, rows=rows, table=table if inline else b"")
+        return self._media([layout], notes, facts)
 
     def _table(self, first: int, stop: int) -> bytes:
         words = array("Q", bytes(PACKED_ROW * (stop - first)))
@@ -125,11 +148,11 @@ class Pieces:
             yield self._table(first, min(first + step, len(self._sizes)))
 
 
-def named(reader: Reader, *ends: str) -> None:
-    """Take a file by its name only: such data is plain content elsewhere.
+def hosted(reader: Reader, what: str) -> None:
+    """Take host files only, whatever their names: inside other layers such data is plain content.
 
     Raises:
-        NotMine: the name has another end.
+        NotMine: it is no host file.
     """
-    if not reader.name.lower().endswith(ends):
-        raise NotMine("no container by its name")
+    if not reader.name:
+        raise NotMine(what)

@@ -1,4 +1,4 @@
-"""Disks compressed by gzip: in the blocks of bgzip, or small enough to be one piece.
+"""Disks compressed by gzip: in the blocks of bgzip, small enough to be one piece, or by an index.
 
 A block of bgzip says how long it is; a plain member does not, and only decoding it tells where it ends.
 
@@ -11,40 +11,62 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._pieces import LARGEST, Pieces, named
-from imgfs.errors import Malformed, NotMine
+from imgfs.backends._gzip_index import MAGIC, Pass, body_of
+from imgfs.backends._index import VERSION, Indexer, index_of
+from imgfs.backends._indexed import facts_of
+from imgfs.backends._pieces import LARGEST, Pieces, hosted
+from imgfs.backends._units_index import media
+from imgfs.backends._zran import library
+from imgfs.errors import Malformed, NotMine, NotSupported
+from imgfs.model import Codec
 
 if TYPE_CHECKING:
-    from imgfs.backends import Options, Reader
+    from imgfs.backends import Index, Options, Reader
     from imgfs.model import Media
 
-_MAGIC: Final = b"\x1f\x8b\x08"
 _EXTRA: Final = 4  # flag: subfields follow
 _HEADER: Final = 12  # bytes up to the subfields
 _USUAL: Final = 18  # with the one of bgzip
 _TAIL: Final = 8  # checksum and size
 _LARGEST_BLOCK: Final = 65_536
-_ADVICE: Final = "unpack it first, or pack it in blocks that can be read one by one: bgzip"
+_ADVICE: Final = "unpack it first"
+_CHUNK: Final = 1 << 20
 
 
-def open_gzip(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
-    """Walk along the blocks, or decode a small file once to see what is in it.
+def open_gzip(reader: Reader, options: Options) -> Media | Index:  # noqa: ARG001  # the contract of `open`
+    """Walk along the blocks, decode a small file once to see what is in it, or ask for an index.
 
     Raises:
-        NotMine: no signature, or the file is not named so.
-        NotSupported: a larger file without blocks.
-        Malformed: it does not decode, or is cut short.
+        NotMine: no signature, or a file of the evidence: such data is plain content there.
+        Malformed: nothing of it decodes.
     """
-    named(reader, ".gz", ".bgz")
-    if reader.size < _HEADER or reader.read(0, len(_MAGIC)) != _MAGIC:
+    hosted(reader, "gzip")
+    if reader.size < _HEADER or reader.read(0, len(MAGIC)) != MAGIC:
         raise NotMine("gzip")
     notes: list[str] = []
     pieces = Pieces("gzip", "gzip", _ADVICE)
     if _length(reader, 0, reader.read(0, min(_USUAL, reader.size))):
         _blocks(reader, pieces, notes)
-    else:
-        _members(reader, pieces)
-    return pieces.media(reader, notes, {})
+        return pieces.media(reader, notes, {})
+    if _members(reader, pieces):
+        return pieces.media(reader, notes, {})
+    if not body_of(reader, 0):
+        raise Malformed("no member at its start")
+    if sections := index_of(reader):
+        said = facts_of(sections)
+        return media(
+            reader,
+            sections[0],
+            said.size,
+            Codec("deflate-window"),
+            version="gzip",
+            facts={"members": said.word("members")},
+            notes=said.notes,
+            lost=said.lost,
+        )
+    if library() is None:
+        raise NotSupported("gzip: libz.so.1 is missing, which finds points of entry; install zlib")
+    return Indexer(reader.size, lambda part: Pass(reader).steps(part))
 
 
 def _blocks(reader: Reader, pieces: Pieces, notes: list[str]) -> None:
@@ -68,7 +90,7 @@ def _blocks(reader: Reader, pieces: Pieces, notes: list[str]) -> None:
 
 def _length(reader: Reader, at: int, head: bytes) -> int:
     """Return the length of a block by its subfield; 0: it has none."""
-    if len(head) < _USUAL or head[:3] != _MAGIC or not head[3] & _EXTRA:
+    if len(head) < _USUAL or head[:3] != MAGIC or not head[3] & _EXTRA:
         return 0
     extra = int.from_bytes(head[10:12], "little")
     if head[12:16] == b"BC\2\0" and extra >= 6:
@@ -90,30 +112,29 @@ def _counted(raw: bytes, extra: int) -> int:
     return length if length > _HEADER + extra + _TAIL else 0
 
 
-def _members(reader: Reader, pieces: Pieces) -> None:
-    """Decode what is small, member by member.
-
-    Raises:
-        NotSupported: it is not small.
-        Malformed: it does not decode.
-    """
+def _members(reader: Reader, pieces: Pieces) -> bool:
+    """Decode what is small, member by member; False: it is not small, or not sound."""
     if reader.size > LARGEST:
-        raise pieces.unusable("a stream without blocks, too large to be decoded for each read")
-    raw = b"".join(reader.read(at, min(1 << 20, reader.size - at)) for at in range(0, reader.size, 1 << 20))
+        return False
+    raw = b"".join(reader.read(at, min(_CHUNK, reader.size - at)) for at in range(0, reader.size, _CHUNK))
     at, room = 0, LARGEST
-    while raw.startswith(_MAGIC, at):
+    found: list[tuple[int, int, int]] = []
+    while raw.startswith(MAGIC, at):
         stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
         try:
             size = len(stream.decompress(memoryview(raw)[at:], room + 1))
-        except zlib.error as why:
-            raise Malformed(f"it does not decode: {why}") from why
-        if size > room:
-            raise pieces.unusable("a stream without blocks, too large to be decoded for each read")
-        if not stream.eof:
-            raise Malformed("it is cut short")
+        except zlib.error:
+            return False
+        if size > room or not stream.eof:
+            return False
         stop = reader.size - len(stream.unused_data)
-        pieces.add(at, stop - at, size)
+        found.append((at, stop - at, size))
         at, room = stop, room - size
+    if any(raw[at:]):
+        return False  # what follows is to be said
+    for row in found:
+        pieces.add(*row)
+    return True
 
 
 BACKEND = Backend(
@@ -121,8 +142,10 @@ BACKEND = Backend(
     title="gzip",
     role=Role.MEDIA,
     rank=70,
-    signatures=(Signature(0, _MAGIC),),
+    signatures=(Signature(0, MAGIC),),
     open=open_gzip,
-    supports="blocks of bgzip; other files up to 32 MiB; by the name",
+    imports=("zstandard",),
+    index=VERSION,
+    supports="any members, by an index made once; blocks of bgzip; damaged and cut files up to there",
     truth=("peer",),
 )

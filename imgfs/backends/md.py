@@ -40,7 +40,6 @@ from imgfs.limits import MAX_SIZE
 from imgfs.model import SlotKind, Volume, VolumeTable
 
 if TYPE_CHECKING:
-
     from imgfs.backends import Options, Reader
     from imgfs.backends._md_super import Shape, Super
 

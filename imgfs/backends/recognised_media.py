@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from imgfs.backends import Backend
 
 _CONVERT = "convert it first: qemu-img convert -O raw"
-_REPACK = "unpack it first; xz -T0, bgzip and the seekable format of zstd can be read where they lie"
 
 
 RECOGNISED: tuple[Backend, ...] = (
@@ -52,6 +51,4 @@ RECOGNISED: tuple[Backend, ...] = (
         at(0, b"partclone-image\0"),
         needs="restore it first: partclone",
     ),
-    row("bzip2", "bzip2", Role.MEDIA, at(0, b"BZh"), suffix=(".bz2",), needs=_REPACK),
-    row("lz4", "LZ4", Role.MEDIA, at(0, b"\x04\x22\x4d\x18"), suffix=(".lz4",), needs=_REPACK),
 )

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._pieces import Pieces, named
+from imgfs.backends._copying import copied
+from imgfs.backends._index import VERSION, Indexer, index_of
+from imgfs.backends._pieces import LARGEST, Pieces, hosted
+from imgfs.backends._xz_copy import Block, steps
 from imgfs.errors import Malformed, NotMine
 
 if TYPE_CHECKING:
-    from imgfs.backends import Options, Reader
+    from imgfs.backends import Index, Options, Reader
     from imgfs.model import Media
 
 _MAGIC: Final = b"\xfd7zXZ\0"
@@ -23,22 +26,54 @@ _HEADER: Final = 12  # bytes, of the footer too
 _CHECKS: Final = {0: "no checksums", 1: "CRC32", 4: "CRC64", 10: "SHA-256"}
 _MAX_INDEX: Final = 8 * limits.MIB
 _MAX_STREAMS: Final = 4096
-_ADVICE: Final = "unpack it first, or pack it in blocks that can be read one by one: xz -T0 --block-size=4MiB"
+_ADVICE: Final = "unpack it first"
 
 _Block = tuple[int, int]  # stored bytes without padding, decoded bytes
 
 
-def open_xz(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
-    """Read the indexes of all streams, from the end.
+def open_xz(reader: Reader, options: Options) -> Media | Index:  # noqa: ARG001  # the contract of `open`
+    """Read the indexes of all streams, from the end; where blocks are too large, ask for a copy of them.
 
     Raises:
-        NotMine: no signature, or the file is not named so.
-        NotSupported: a block is too large to be decoded for each read.
-        Malformed: the file is cut short, or an index contradicts it.
+        NotMine: no signature, or a file of the evidence: such data is plain content there.
+        Malformed: there is nothing in it.
     """
-    named(reader, ".xz")
+    hosted(reader, "xz")
     if reader.size < 2 * _HEADER or reader.read(0, len(_MAGIC)) != _MAGIC:
         raise NotMine("xz")
+    if sections := index_of(reader, copy=True):
+        return copied(reader, sections, version="xz", facts={})
+    try:
+        streams = _streams(reader)
+    except Malformed as why:
+        return _copy(reader, [], f"its blocks must be walked along: {why.message}")
+    blocks: list[Block] = []
+    for begin, check, rows in streams:
+        at = begin + _HEADER
+        for stored, size in rows:
+            blocks.append(Block(at, at + stored + -stored % 4, size, check))
+            at = blocks[-1].stop
+    largest = max((block.size for block in blocks), default=0)
+    if largest > LARGEST:
+        return _copy(reader, blocks, f"blocks of up to {largest} bytes cannot be decoded for each read")
+    pieces = Pieces("xz-block", "xz", _ADVICE)
+    for block, stored in zip(blocks, (row[0] for _, _, rows in streams for row in rows), strict=True):
+        padding = -stored % 4
+        pieces.add(block.start, stored + 2 * padding, block.size, check=block.check)  # see the codec
+    checks = sorted({_CHECKS.get(check, f"check {check}") for _, check, _ in streams})
+    return pieces.media(reader, [], {"checksums": ", ".join(checks)})
+
+
+def _copy(reader: Reader, blocks: list[Block], why: str) -> Index:
+    return Indexer(reader.size, lambda _: steps(reader, blocks), copy=True, why=why)
+
+
+def _streams(reader: Reader) -> list[tuple[int, int, list[_Block]]]:
+    """Return (start, kind of checksum, blocks) of all streams, in order.
+
+    Raises:
+        Malformed: the end of one is damaged, or not there.
+    """
     streams: list[tuple[int, int, list[_Block]]] = []
     end = _unpadded(reader, reader.size)
     while end:
@@ -47,15 +82,7 @@ def open_xz(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the c
         start, check, blocks = _stream(reader, end)
         streams.append((start, check, blocks))
         end = _unpadded(reader, start)
-    pieces = Pieces("xz-block", "xz", _ADVICE)
-    for begin, check, blocks in reversed(streams):
-        at = begin + _HEADER
-        for stored, size in blocks:
-            padding = -stored % 4
-            at, start = at + stored + padding, at
-            pieces.add(start, at - start + padding, size, check=check)  # see the codec
-    checks = sorted({_CHECKS.get(check, f"check {check}") for _, check, _ in streams})
-    return pieces.media(reader, [], {"checksums": ", ".join(checks)})
+    return streams[::-1]
 
 
 def _unpadded(reader: Reader, end: int) -> int:
@@ -132,6 +159,8 @@ BACKEND = Backend(
     rank=70,
     signatures=(Signature(0, _MAGIC),),
     open=open_xz,
-    supports="blocks of at most 32 MiB, one stream or several; by the name",
+    imports=("zstandard",),
+    index=VERSION,
+    supports="any streams; those with blocks above 32 MiB and damaged ones by a copy, made once",
     truth=("peer",),
 )

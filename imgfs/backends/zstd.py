@@ -1,7 +1,8 @@
 """Disks compressed by Zstandard in frames that can be decoded one by one.
 
 The seekable format says in a table at the end where its frames are; other files are walked along, frame by
-frame and block by block. A frame that does not say how much it holds has no place on the media.
+frame and block by block. A frame that does not say how much it holds has no place on the media: a copy of
+such files is made.
 
 Source: RFC 8878, section 3; Zstandard Seekable Format, version 0.1.0 (zstd/contrib/seekable_format).
 """
@@ -13,54 +14,77 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends._pieces import LARGEST, Pieces, named
-from imgfs.errors import EvidenceError, Malformed, NotMine
+from imgfs.backends._copying import copied
+from imgfs.backends._index import VERSION, Indexer, index_of
+from imgfs.backends._pieces import LARGEST, Pieces, hosted
+from imgfs.backends._zstd_copy import steps
+from imgfs.backends._zstd_frames import MAGIC, MAX_BLOCKS, Frame, frame_at, skippable, walk
+from imgfs.errors import EvidenceError, Malformed, NotMine, NotSupported
 
 if TYPE_CHECKING:
-    from imgfs.backends import Options, Reader
+    from imgfs.backends import Index, Options, Reader
     from imgfs.model import Media
 
-_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-_SKIPPABLE: Final = 0x184D2A50  # to ...5F
 _SEEK_TABLE: Final = 0x184D2A5E
 _SEEK_MAGIC: Final = 0x8F92EAB1
 _FOOTER: Final = struct.Struct("<IBI")  # frames, descriptor, magic
 _CHECKSUMS: Final = 0x80  # of the descriptor
-_AHEAD: Final = 18  # bytes of the longest head of a frame
-_LAST, _RLE, _RESERVED = 1, 1, 3
-_MAX_BLOCKS: Final = 4_000_000  # 500 GiB of full ones
 _MAX_TABLE: Final = 64 * limits.MIB
-_ADVICE: Final = (
-    "unpack it first, or pack it in frames of a known size that can be read one by one (the seekable format)"
-)
+_ADVICE: Final = "unpack it first"
 
 
-def open_zstd(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
-    """Read the table of frames, or walk along them.
+def open_zstd(reader: Reader, options: Options) -> Media | Index:  # noqa: ARG001  # the contract of `open`
+    """Read the table of frames, or walk along them; where they cannot be units, ask for a copy of them.
 
     Raises:
-        NotMine: no signature, or the file is not named so.
-        NotSupported: a frame does not say how much it holds, or is too large to be decoded for each read.
-        Malformed: the file is cut short, or the table contradicts it.
+        NotMine: no signature, or a file of the evidence: such data is plain content there.
+        Malformed: there is nothing in it.
     """
-    named(reader, ".zst", ".zstd")
+    hosted(reader, "zstd")
     if reader.size < 8:
         raise NotMine("zstd")
     head = reader.read(0, 4)
-    if head != _MAGIC and not _skippable(int.from_bytes(head, "little")):
+    if head != MAGIC and not skippable(int.from_bytes(head, "little")):
         raise NotMine("zstd")
+    if sections := index_of(reader, copy=True):
+        return copied(reader, sections, version="Zstandard", facts={})
     pieces = Pieces("zstd", "Zstandard", _ADVICE)
     try:
-        told = _told(reader, pieces)
-    except EvidenceError as why:
-        raise Malformed(f"the table of frames cannot be read: {why.message}") from why
-    if not told:
-        _walked(reader, pieces)
-    return pieces.media(reader, [], {"table of frames": "yes" if told else "no"})
+        if _told(reader, pieces):
+            return pieces.media(reader, [], {"table of frames": "yes"})
+        why = ""
+    except NotSupported as refused:
+        why = refused.message
+    except EvidenceError as bad:
+        why = f"the table of frames cannot be read: {bad.message}"
+    if not why:
+        why = _unfit(reader, 0)
+    frames: list[Frame] = []
+    if not why:
+        frames, why = _walked(reader)
+    if why:
+        return Indexer(reader.size, lambda _: steps(reader), copy=True, why=why)
+    pieces = Pieces("zstd", "Zstandard", _ADVICE)
+    try:
+        for frame in frames:
+            pieces.add(frame.start, frame.stop - frame.start, frame.size)
+    except NotSupported as refused:
+        return Indexer(reader.size, lambda _: steps(reader), copy=True, why=refused.message)
+    return pieces.media(reader, [], {"table of frames": "no"})
 
 
-def _skippable(magic: int) -> bool:
-    return magic & ~0xF == _SKIPPABLE
+def _unfit(reader: Reader, at: int) -> str:
+    """Say why the frame at ``at`` cannot be a unit; empty: it can, or there is none."""
+    frame = frame_at(reader, at)
+    if not isinstance(frame, Frame):
+        return ""
+    if frame.size < 0:
+        return f"the frame at {at} does not say how much it holds"
+    return (
+        f"the frame at {at}, of {frame.size} bytes, cannot be decoded for each read"
+        if frame.size > LARGEST
+        else ""
+    )
 
 
 def _told(reader: Reader, pieces: Pieces) -> bool:
@@ -89,61 +113,26 @@ def _told(reader: Reader, pieces: Pieces) -> bool:
     return True
 
 
-def _walked(reader: Reader, pieces: Pieces) -> None:
-    """Find frames by walking along their blocks."""
-    at, left = 0, _MAX_BLOCKS
+def _walked(reader: Reader) -> tuple[list[Frame], str]:
+    """Walk along the blocks of frames; return these, and why they cannot be units, empty: they can."""
+    found: list[Frame] = []
+    at, left = 0, MAX_BLOCKS
     while at < reader.size:
-        head = reader.read(at, min(_AHEAD, reader.size - at))
-        magic = int.from_bytes(head[:4], "little")
-        if _skippable(magic):
-            if len(head) < 8:
-                raise Malformed("it is cut short")
-            at += 8 + int.from_bytes(head[4:8], "little")
+        frame = frame_at(reader, at)
+        if isinstance(frame, int):
+            if not frame:
+                return found, f"there is no frame at {at}"
+            at = frame
             continue
-        if head[:4] != _MAGIC or len(head) < 6:
-            raise Malformed(f"no frame at {at}")
-        start = at
-        size, length, checksum = _frame(head)
-        if size is None:
-            raise pieces.unusable(f"the frame at {at} does not say how much it holds")
-        if size > LARGEST:
-            raise pieces.unusable(f"the frame at {at}, of {size} bytes, would be decoded whole for each read")
-        at, left = _blocks(reader, at + length, left)
-        at += checksum
-        if at > reader.size:
-            raise Malformed("it is cut short")
-        pieces.add(start, at - start, size)
-    if at > reader.size:
-        raise Malformed("it is cut short")
-
-
-def _frame(head: bytes) -> tuple[int | None, int, int]:
-    """Return the size of a frame's content, the length of its head, and that of its checksum."""
-    descriptor = head[4]
-    single = descriptor & 0x20
-    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
-    width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
-    size = None
-    if width:
-        if len(head) < at + width:
-            raise Malformed("it is cut short")
-        size = int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
-    return size, at + width, 4 if descriptor & 4 else 0
-
-
-def _blocks(reader: Reader, at: int, left: int) -> tuple[int, int]:
-    """Return where the blocks of a frame end, and how many more may be walked along."""
-    while True:
-        if not left:
-            raise Malformed(f"more than {_MAX_BLOCKS} blocks")
-        left -= 1
-        word = int.from_bytes(reader.read(at, 3), "little")
-        kind, length = word >> 1 & 3, word >> 3
-        if kind == _RESERVED:
-            raise Malformed(f"no block at {at}")
-        at += 3 + (1 if kind == _RLE else length)
-        if word & _LAST:
-            return at, left
+        if why := _unfit(reader, at):
+            return found, why
+        try:
+            end, left = walk(reader, frame, left)
+        except EvidenceError as bad:
+            return found, f"the frame at {at} is cut short or damaged: {bad.message}"
+        found.append(Frame(at, end, frame.size))
+        at = end
+    return found, "it is cut short" if at > reader.size else ""
 
 
 BACKEND = Backend(
@@ -152,11 +141,12 @@ BACKEND = Backend(
     role=Role.MEDIA,
     rank=70,
     signatures=(
-        Signature(0, _MAGIC),
+        Signature(0, MAGIC),
         *(Signature(0, bytes((0x50 + n, 0x2A, 0x4D, 0x18))) for n in range(16)),
     ),
     open=open_zstd,
     imports=("zstandard",),
-    supports="frames of at most 32 MiB that say their size, seekable format; by the name",
+    index=VERSION,
+    supports="any frames, seekable format; large, unsized and damaged ones by a copy, made once",
     truth=("peer", "composed"),
 )

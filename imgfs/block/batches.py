@@ -10,6 +10,7 @@ from imgfs import limits
 from imgfs.block.codecs import DECODERS, decode
 from imgfs.block.enciphered import CipherMap
 from imgfs.block.pieces import Stored, StoredUnit
+from imgfs.block.ragged import RaggedMap
 from imgfs.block.units import UnitMap
 from imgfs.errors import EvidenceError
 
@@ -67,8 +68,8 @@ def decode_unit(unit: StoredUnit, stored: memoryview) -> Block | Exception:
     try:
         return decode(unit.codec, stored, unit.coded, unit.length)
     except EvidenceError as why:
-        if isinstance(unit.source, UnitMap):
-            why.spec, why.start = unit.source.spec, unit.index * unit.source.unit
+        if isinstance(unit.source, (UnitMap, RaggedMap)):
+            why.spec, why.start = unit.source.spec, unit.source.start_of(unit.index)
             why.stop = why.start + unit.length
         return why
 

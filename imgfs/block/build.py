@@ -14,17 +14,20 @@ from imgfs.block.extents import ExtentMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
+from imgfs.block.ragged import RaggedMap
 from imgfs.block.striped import StripedMap, Takes
 from imgfs.errors import Malformed
 from imgfs.model import (
     LINEAR_ROW,
     PACKED_ROW,
+    RAGGED_ROW,
     Chunked,
     Enciphered,
     Foreign,
     Inline,
     Linear,
     Packed,
+    Ragged,
     Striped,
 )
 
@@ -67,6 +70,7 @@ def build_all(
         raise Malformed(f"a stream in {len(layouts)} layouts", spec=spec)
     sources = list(tickets)
     takes = Takes()
+    ahead: bytes | memoryview
     rows_at = 0
     for layout in layouts:
         match layout:
@@ -91,6 +95,13 @@ def build_all(
                     sources.append(PackedMap.checked(layout, sources, spec, rows))
             case Striped():
                 sources.append(StripedMap.checked(layout, sources, spec, takes))
+            case Ragged():
+                rows, ahead = layout.table, layout.ahead
+                if not rows and table is not None and 0 < layout.rows <= limits.MAX_RUNS:
+                    raw = table.cast("B")[rows_at : rows_at + layout.needed]
+                    rows, ahead = raw[: RAGGED_ROW * layout.rows], raw[RAGGED_ROW * layout.rows :]
+                    rows_at += layout.needed
+                sources.append(RaggedMap.checked(layout, sources, spec, rows, ahead))
             case Foreign(size=size):
                 if foreign is None or not 0 <= size <= limits.MAX_SIZE:
                     raise Malformed(f"{size} foreign bytes and no worker to read them", spec=spec)

@@ -12,6 +12,7 @@ from imgfs.block.expert import ewf, ewf2
 from imgfs.block.galois import galois
 from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
 from imgfs.block.pieces import Block
+from imgfs.block.restarting import bzip2_block, deflate_window, lz4_blocks
 from imgfs.block.shaping import repeat, sectors
 from imgfs.block.unpacking import bzip2, lz4, snappy, xz, xz_block, zstd
 
@@ -32,6 +33,9 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "xz": xz,
     "xz-block": xz_block,
     "gzip": gzip_member,
+    "deflate-window": deflate_window,
+    "bzip2-block": bzip2_block,
+    "lz4-blocks": lz4_blocks,
     "sectors": sectors,
     "repeat": repeat,
     "galois": galois,

@@ -22,13 +22,13 @@ _UNIT: Final = 64 * limits.KIB
 class CipherMap(UnitMap):
     """A ByteSource over ciphertext in one lower source; see ``model.Enciphered``."""
 
-    __slots__ = ("_claim", "_lower")
+    __slots__ = ("claim", "lower")
 
     def __init__(self, claim: Enciphered, lower: ByteSource, spec: str) -> None:
         """Take over a checked claim; see ``checked``."""
         super().__init__(claim.size, _UNIT, claim.codec, spec)
-        self._claim = claim
-        self._lower = lower
+        self.claim = claim
+        self.lower = lower
 
     @classmethod
     def checked(cls, claim: Enciphered, lowers: Sequence[ByteSource], spec: str) -> Self:
@@ -55,7 +55,7 @@ class CipherMap(UnitMap):
 
     def decrypt(self, index: int, stored: memoryview) -> Block | BadUnit:
         """Return the plaintext of what is stored from unit ``index`` on. Runs in a pool thread."""
-        claim = self._claim
+        claim = self.claim
         data = bytearray(stored)
         first = claim.first + index * _UNIT // claim.sector * claim.step
         try:
@@ -69,13 +69,13 @@ class CipherMap(UnitMap):
     def units(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""
         pieces: list[Piece] = []
-        base = self._claim.base
+        base = self.claim.base
         while start < stop:
             index = start // _UNIT
             at = index * _UNIT
             until = min(at + _UNIT, self.size)
             taken = min(until, stop) - start
-            stored = tuple(self._lower.plan(base + at, base + until))
+            stored = tuple(self.lower.plan(base + at, base + until))
             unit = StoredUnit(self._number | index, self, index, until - at, self.codec, True, stored)
             pieces.append(Coded(unit, start - at, taken))
             start += taken
@@ -86,8 +86,8 @@ class CipherMap(UnitMap):
         index = number * self._per_strip
         at = index * _UNIT
         until = min(at + self._per_strip * _UNIT, self.size)
-        base = self._claim.base
-        stored = self._lower.plan(base + at, base + until)
+        base = self.claim.base
+        stored = self.lower.plan(base + at, base + until)
         if len(stored) != 1 or not isinstance(piece := stored[0], Stored):
             return None
         ends = [*range(_UNIT, until - at, _UNIT), until - at]

@@ -58,6 +58,7 @@ class HostFile:
         "_clock",
         "_missed",
         "_nowait",
+        "_ours",
         "fd",
         "identity",
         "name",
@@ -65,12 +66,15 @@ class HostFile:
         "size",
     )
 
-    def __init__(self, fd: int, path: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take over ``fd``; see ``open``."""
+    def __init__(
+        self, fd: int, path: str, *, ours: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take over ``fd``; see ``open``. ``ours``: imgfs wrote it; its times mean nothing."""
         self.fd = fd
         self.path = path
         self.name = Path(path).name
-        self.identity = _identify(fd, path)
+        self._ours = ours
+        self.identity = self._identified()
         self.size = self.identity.size
         self._clock = clock
         self._checked_at = clock()
@@ -113,7 +117,7 @@ class HostFile:
         """
         fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if _identify(fd, self.path) != self.identity:
+            if _identify(fd, self.path, ours=self._ours) != self.identity:
                 self._latch()
         except BaseException:
             os.close(fd)
@@ -133,7 +137,7 @@ class HostFile:
             return
         self._checked_at = clock
         try:
-            identity = _identify(self.fd, self.path)
+            identity = self._identified()
         except UsageError:  # cut to nothing
             self._latch()
         if identity != self.identity:
@@ -219,6 +223,9 @@ class HostFile:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
+    def _identified(self) -> Identity:
+        return _identify(self.fd, self.path, ours=self._ours)
+
     def _latch(self) -> None:
         self._changed = f"{self.path}: the file changed while it was served"
         raise MediaChanged(self._changed)
@@ -231,7 +238,7 @@ class HostFile:
         return f"HostFile({self.path!r}, size={self.size})"
 
 
-def _identify(fd: int, path: str) -> Identity:
+def _identify(fd: int, path: str, *, ours: bool) -> Identity:
     """Return the identity of an open file.
 
     Raises:
@@ -247,4 +254,4 @@ def _identify(fd: int, path: str) -> Identity:
         raise UsageError(f"{path}: {kind}, not an image")
     if not found.size:
         raise UsageError(f"{path}: empty, not an image")
-    return found
+    return found._replace(m_ns=0, c_ns=0) if ours else found

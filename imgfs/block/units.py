@@ -77,6 +77,10 @@ class UnitMap(ABC):
             start = until
         return pieces
 
+    def start_of(self, index: int) -> int:
+        """Return the first decoded byte of a unit."""
+        return index * self.unit
+
     @abstractmethod
     def units(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""

@@ -19,6 +19,7 @@ _VERBS: Final = {
     "mount": "mount",
     "umount": "umount",
     "unlock": "unlock",
+    "map": "map",
     "mounts": "mounts",
     "info": "info",
     "ls": "walk",
@@ -53,7 +54,7 @@ class _Verbs(click.Group):
         module = _VERBS.get(cmd_name)
         if module is None:
             return None
-        name = cmd_name.replace("-", "_")
+        name = "map_" if cmd_name == "map" else cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"imgfs.cli.{module}"), name)
         return command
 

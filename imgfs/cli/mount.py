@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from imgfs.cli.options import image_path, mount_words, overrule, overruling
+from imgfs.cli.progress import bars
 from imgfs.cli.unlock import prompted, socket_of, terminal
 from imgfs.daemon import mountpoint as points
 from imgfs.daemon.config import Config
@@ -99,6 +100,30 @@ def _log(name: str, images: list[Path]) -> str:
     return str(path)
 
 
+def _answer(reader: int, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Return the daemon's answer; until it comes, show on a terminal what it waits for."""
+    with os.fdopen(reader, "rb") as pipe:
+        line = pipe.readline()
+        if _progress(line):
+            with bars() as update:
+                while now := _progress(line):
+                    update([(name, done, total) for name, done, total in now])
+                    line = pipe.readline()
+    if line:
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+    code = daemon.wait()
+    if not code:  # told to end before it was live: an index was being made
+        sys.exit(0)
+    return {"error": f"the daemon ended with {code}", "exit": 70}
+
+
+def _progress(line: bytes) -> list[list[Any]]:
+    """Return what a line of the daemon says of its progress; empty: it is its answer."""
+    found: list[list[Any]] = json.loads(line).get("progress", []) if line else []
+    return found
+
+
 class _Failed(ImgfsError):
     """The daemon said why it could not mount."""
 
@@ -120,11 +145,12 @@ def start(config: Config, *, foreground: bool = False) -> None:
     assert daemon.stdin is not None  # noqa: S101  # PIPE
     daemon.stdin.write(config.dump())
     daemon.stdin.close()
-    with os.fdopen(reader, "rb") as pipe:
-        line = pipe.readline()
-    answer: dict[str, Any] = (
-        json.loads(line) if line else {"error": f"the daemon ended with {daemon.wait()}", "exit": 70}
-    )
+    try:
+        answer = _answer(reader, daemon)
+    except KeyboardInterrupt:
+        daemon.terminate()
+        daemon.wait()
+        raise
     if "error" in answer:
         daemon.wait()
         failure = _Failed(answer["error"] + (f"\n{answer['traceback']}" if answer.get("traceback") else ""))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from imgfs.cli.progress import bars, rows
 from imgfs.session import open_session
 from imgfs.settings import Settings
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from imgfs.cli.progress import Row
     from imgfs.opening.place import Overrule
     from imgfs.session import Session
 
 T = TypeVar("T")
 
+_EVERY: Final = 0.2  # seconds between two looks at how far it is
 _SOON: Final = 1.0  # seconds people wait without wondering
 
 
@@ -31,30 +34,33 @@ async def resolved(paths: Sequence[Path], overruled: Overrule, *, unsafe: bool) 
     logging.getLogger("imgfs").addHandler(logging.NullHandler())
     settings = Settings(overrule=overruled, unsafe_no_sandbox=unsafe)
     async with open_session(paths, settings) as session:
-        async with patience(f"opening {', '.join(path.name for path in paths)}"):
+        what = f"opening {', '.join(path.name for path in paths)}"
+        async with patience(what, lambda: rows(session.layers)):
             await session.resolve()
         yield session
 
 
 @asynccontextmanager
-async def patience(what: str) -> AsyncIterator[None]:
-    """Say on a terminal what is going on, when it goes on for long. Nothing may be printed meanwhile."""
+async def patience(what: str, progress: Callable[[], list[Row]] = list) -> AsyncIterator[None]:
+    """Say on a terminal what is going on, when it goes on for long. Nothing may be printed meanwhile.
+
+    ``progress`` returns what is being made meanwhile, and how far it is.
+    """
     if not sys.stderr.isatty():
         yield
         return
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_say, what)
+        nursery.start_soon(_say, what, progress)
         yield
         nursery.cancel_scope.cancel()
 
 
-async def _say(what: str) -> None:
+async def _say(what: str, progress: Callable[[], list[Row]]) -> None:
     await trio.sleep(_SOON)
-    from rich.console import Console
-    from rich.text import Text
-
-    with Console(stderr=True).status(Text(what)):
-        await trio.sleep_forever()
+    with bars(what) as update:
+        while True:
+            update(progress())
+            await trio.sleep(_EVERY)
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:

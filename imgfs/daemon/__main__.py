@@ -17,6 +17,7 @@ from imgfs.daemon import crash, mount
 from imgfs.daemon.config import Config
 from imgfs.errors import ImgfsError
 
+_ATOMIC = 4000  # bytes of a line that a pipe takes whole
 _COLLECT = (50_000, 20, 50)
 # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX of <malloc.h>
 _MALLOC = {-1: 1 << 30, -2: 16 << 20, -3: 32 << 20, -8: 1}
@@ -43,8 +44,13 @@ def main() -> int:
         _say(report, {"live": os.getpid()})
         told = True
 
+    def progress(rows: list[tuple[str, int, int]]) -> None:
+        with contextlib.suppress(OSError):  # a starter that does not read misses it
+            os.write(report, json.dumps({"progress": rows}).encode()[:_ATOMIC] + b"\n")
+
+    os.set_blocking(report, False)
     try:
-        trio.run(mount.run, config, live)
+        trio.run(mount.run, config, live, progress)
     except BaseException as why:  # noqa: BLE001  # reported, whatever it is
         error = _first(why)
         message = error.message if isinstance(error, ImgfsError) else f"{type(error).__name__}: {error}"
@@ -93,6 +99,7 @@ def _let_go() -> None:
 def _say(report: int, row: dict[str, object]) -> None:
     """Tell whoever started us, once; a starter that is gone does not matter."""
     with contextlib.suppress(OSError):
+        os.set_blocking(report, True)
         os.write(report, json.dumps(row).encode() + b"\n")
         os.close(report)
 

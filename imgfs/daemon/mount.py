@@ -22,22 +22,34 @@ from imgfs.daemon import control, events, mountpoint, status, unlocking
 from imgfs.daemon.attributes import Owner
 from imgfs.daemon.operations import Operations
 from imgfs.errors import MediaChanged, MountError, UsageError
+from imgfs.opening.resolve import soon
 from imgfs.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from imgfs.daemon.config import Config
     from imgfs.session import Session
 
+Row = tuple[str, int, int]  # what is being made, bytes done, all of them
+
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds for the kernel to take our answer to INIT
+_EVERY = 0.2  # seconds between two words about progress
+_MOMENT = 5.0  # seconds in which it is known whether an index must be made; opening a container takes less
+_GLANCE = 0.02
+_SHOWN = 8  # images whose progress is told
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-async def run(config: Config, live: Callable[[], None]) -> None:
+async def run(
+    config: Config, live: Callable[[], None], progress: Callable[[list[Row]], None] = lambda _rows: None
+) -> None:
     """Mount and serve until unmounted, told to end, or failed.
+
+    While indexes are being made that images need to be read, ``progress`` is told; ``live`` is called behind
+    it.
 
     A failure leaves the mount in place, where it answers ENOTCONN: an empty directory would read as
     "no files were found" to a tool that is still walking it.
@@ -68,7 +80,7 @@ async def run(config: Config, live: Callable[[], None]) -> None:
         path = runtime.write(record)
         clean = False
         try:
-            await _serve(session, operations, config, path, live)
+            await _serve(session, operations, config, path, live, progress)
             clean = True
         finally:
             pyfuse3.close(unmount=clean)
@@ -79,10 +91,15 @@ async def run(config: Config, live: Callable[[], None]) -> None:
 
 
 async def _serve(
-    session: Session, operations: Operations, config: Config, record: Path, live: Callable[[], None]
+    session: Session,
+    operations: Operations,
+    config: Config,
+    record: Path,
+    live: Callable[[], None],
+    progress: Callable[[list[Row]], None],
 ) -> None:
     resolved = trio.Event()
-    session.tree.root.fill_with(resolved.wait)
+    session.tree.root.fill_with(partial(soon, resolved))
     async with trio.open_nursery() as nursery:
 
         async def resolve() -> None:
@@ -112,14 +129,31 @@ async def _serve(
         await nursery.start(partial(control.serve, record.with_suffix(".sock"), verbs, os.getuid()))
         await nursery.start(_signals)  # before ``live``: a signal would end us without unmounting
         nursery.start_soon(_watch, session, operations)
-        nursery.start_soon(_announce, config.mountpoint, live)
+        nursery.start_soon(_announce, config.mountpoint, live, partial(_indexed, session, resolved, progress))
         nursery.start_soon(resolve)
         await pyfuse3.main()
         logger.info(log.UNMOUNTED, extra={"mountpoint": config.mountpoint})
         nursery.cancel_scope.cancel()
 
 
-async def _announce(where: str, live: Callable[[], None]) -> None:
+async def _indexed(session: Session, resolved: trio.Event, progress: Callable[[list[Row]], None]) -> None:
+    """Wait while indexes are being made, and say how far they are; not for long whether one will be."""
+    until = trio.current_time() + _MOMENT
+    while not resolved.is_set():
+        rows = [making for layer in session.layers if (making := layer.making) is not None]
+        containers = [layer for layer in session.layers if layer.kind == "container"]
+        if rows:
+            progress(rows[:_SHOWN])
+            until = trio.current_time() + _MOMENT
+        elif trio.current_time() > until or (
+            containers and all(one.state != "pending" for one in containers)
+        ):
+            return
+        with trio.move_on_after(_EVERY if rows else _GLANCE):
+            await resolved.wait()
+
+
+async def _announce(where: str, live: Callable[[], None], indexed: Callable[[], Awaitable[None]]) -> None:
     """Say that the mount is live, once the kernel has taken our answer to INIT: it asks nothing before.
 
     Then it may be told to ask for 1 MiB at a time instead of 128 KiB: only root may, and nothing depends on
@@ -129,6 +163,7 @@ async def _announce(where: str, live: Callable[[], None]) -> None:
         await trio.to_thread.run_sync(os.statvfs, where, abandon_on_cancel=True)
     runtime.set_read_ahead(where, limits.READ_AHEAD_KIB)
     logger.info(log.MOUNTED, extra={"mountpoint": where})
+    await indexed()
     live()
 
 

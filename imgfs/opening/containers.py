@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from imgfs import limits
 from imgfs.backends import Role, discover
 from imgfs.block.build import build
+from imgfs.block.hostfile import HostFile
 from imgfs.errors import EvidenceError
 from imgfs.model import Media
+from imgfs.opening.indexed import IndexedOpening
 from imgfs.opening.layers import Layer
 from imgfs.opening.probe import candidates, look
 
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
-    from imgfs.block.hostfile import HostFile
     from imgfs.block.pieces import ByteSource
     from imgfs.model import State
     from imgfs.opening.attempt import Attempts
+    from imgfs.opening.indexes import Indexes
     from imgfs.opening.place import Overrule, Place
     from imgfs.worker.client import Layer as Opened
 
@@ -86,12 +88,13 @@ class Found:
 class Containers:
     """Takes containers off until what is left is no container."""
 
-    __slots__ = ("_attempts", "_fetcher", "_overrule")
+    __slots__ = ("_attempts", "_fetcher", "_indexing", "_overrule")
 
-    def __init__(self, attempts: Attempts, fetcher: Fetcher, overrule: Overrule) -> None:
+    def __init__(self, attempts: Attempts, fetcher: Fetcher, overrule: Overrule, indexes: Indexes) -> None:
         self._attempts = attempts
         self._fetcher = fetcher
         self._overrule = overrule
+        self._indexing = IndexedOpening(attempts, indexes)
 
     async def media(
         self,
@@ -175,8 +178,10 @@ class Containers:
         kin: dict[str, HostFile] = {}
         called = not backend.kin  # its kin is looked for once
         while True:
-            layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
             outermost = not place.nested and not place.spec.steps
+            if backend.index and outermost and isinstance(sources[0], HostFile):
+                return await self._indexing.open(backend, sources[0], file_names[0], place)
+            layer, answer = await self._attempts.open(backend, sources, place, "container", file_names)
             if answer is None or not isinstance(answer.opened, Media) or not outermost:
                 return layer, answer, sources, file_names
             claim = answer.opened

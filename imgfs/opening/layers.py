@@ -20,8 +20,9 @@ State = Literal["open", "locked", "unsupported", "damaged", "incomplete", "pendi
 class Layer:
     """One layer. ``path`` is its directory in the mount.
 
-    Units: ``start`` and ``size`` bytes, ``start`` on the layer below, -1: not a range of it;
-    ``lost`` rows are [start, stop) bytes of this layer and the reason.
+    Units: ``start`` and ``size`` bytes, ``start`` on the layer below, -1: not a range of it; ``progress``: an
+    index of it is being made, (done, all) stored bytes; ``lost`` rows are [start, stop) bytes of this layer
+    and the reason.
     """
 
     spec: str
@@ -45,6 +46,14 @@ class Layer:
     digests: dict[str, str] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
     protectors: list[list[str]] = field(default_factory=list)  # slot, kind, id, cost
+    progress: tuple[int, int] | None = None
+
+    @property
+    def making(self) -> tuple[str, int, int] | None:
+        """Return what is being made to read it, bytes done, all of them; None: nothing."""
+        if self.progress is None:
+            return None
+        return (f"{self.path}: {self.needs.rpartition(' ')[0].rpartition(' ')[0]}", *self.progress)
 
     def note(self, text: str) -> None:
         """Add a remark once."""

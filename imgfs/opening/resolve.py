@@ -19,6 +19,7 @@ from imgfs.errors import EvidenceError, MediaChanged, UsageError
 from imgfs.model import Spec
 from imgfs.opening.attempt import Attempts
 from imgfs.opening.containers import Containers, Nothing
+from imgfs.opening.indexes import Indexes
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME, Place
 from imgfs.opening.probe import candidates, look
@@ -48,6 +49,7 @@ class Resolver:
         "_containers",
         "_fetcher",
         "_held",
+        "_indexes",
         "_overrule",
         "_tree",
         "_volumes",
@@ -61,7 +63,8 @@ class Resolver:
         self._fetcher = fetcher
         self._overrule = overrule
         self._attempts = Attempts(supervisor, overrule.type, overrule.keys)
-        self._containers = Containers(self._attempts, fetcher, overrule)
+        self._indexes = Indexes()
+        self._containers = Containers(self._attempts, fetcher, overrule, self._indexes)
         self._volumes = Volumes(tree, self._attempts, fetcher, overrule)
         self.waiting = Waiting(tree, self._attempts, self._volumes)
         self._held: list[trio.Event] = []  # disks that are whole when sets are
@@ -71,12 +74,16 @@ class Resolver:
         """Return what was found so far."""
         return self._attempts.layers
 
+    def close(self) -> None:
+        """Close what was opened beside the evidence."""
+        self._indexes.close()
+
     async def disk(self, evidence: Evidence, name: bytes) -> Dir:
         """Resolve one disk and put it in the tree under ``name``."""
         shown = names.printable(name)
         disk = self._tree.directory(spec=shown)
         resolved = trio.Event()
-        disk.fill_with(resolved.wait)
+        disk.fill_with(partial(soon, resolved))
         self._tree.root.add(name, disk)
         over = self._overrule
         options = Options(sector=over.sector, tz=over.tz, codepage=over.codepage)
@@ -178,6 +185,12 @@ class Resolver:
             place.disk.fill_with(partial(_refuse, f"{place.path} cannot be read"))  # tried once
             await _refuse(f"{place.path} cannot be read")
         await self._fill(found)
+
+
+async def soon(event: trio.Event) -> None:
+    """Wait for an event, but not for ever: deriving a key may take minutes."""
+    with trio.move_on_after(limits.RESOLVE_PATIENCE):
+        await event.wait()
 
 
 async def _refuse(why: str) -> None:

@@ -17,6 +17,7 @@ from imgfs.model import (
     Kind,
     Linear,
     Packed,
+    Ragged,
     Striped,
 )
 
@@ -94,6 +95,8 @@ def of_layout(layouts: tuple[Layout, ...]) -> dict[str, bytes]:
             return {"runs": b"stripes of %d" % last.chunk}
         case Enciphered():
             return {"runs": b"sectors of %d, encrypted" % last.sector}
+        case Ragged():
+            return {"runs": b"%d units" % last.rows}
         case Linear():
             return {"runs": _join(_runs(last)), "lost": _join(_lost(last))}
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 from imgfs import limits
 from imgfs.backends import Options
 from imgfs.errors import ImgfsError, Malformed, NeedMembers, NotFound, NotMine, WorkerError
-from imgfs.model import FilesInfo, Media, VolumeTable
+from imgfs.model import FilesInfo, Indexing, Media, VolumeTable
 from imgfs.worker import wire
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
-    from imgfs.backends import Backend, Bytes, Files, Reader
+    from imgfs.backends import Backend, Bytes, Files, Index, Reader
     from imgfs.worker.reader import SourceReader
 
 
@@ -56,7 +56,7 @@ def serve(
     Raises:
         EOFError: the daemon is gone, or has what it wanted.
     """
-    held: list[Files | Bytes] = []
+    held: list[Files | Bytes | Index] = []
 
     def opening() -> bytes:
         return _open(request, reader, backends, report, held)
@@ -81,7 +81,7 @@ def _open(
     reader: SourceReader,
     backends: Mapping[str, Backend],
     report: dict[str, str],
-    held: list[Files | Bytes],
+    held: list[Files | Bytes | Index],
 ) -> bytes:
     backend = backends.get(request.backend)
     if backend is None:
@@ -101,6 +101,9 @@ def _open(
     if isinstance(result, (Media, VolumeTable)):
         return wire.encode(wire.OpenReply(opened=result, table=table.length, sandbox=report))
     held.append(result)
+    indexing = getattr(result, "indexing", None)
+    if isinstance(indexing, Indexing):
+        return wire.encode(wire.OpenReply(opened=indexing, sandbox=report))
     media = getattr(result, "media", None)
     if isinstance(media, Media):
         reply = wire.OpenReply(opened=media, table=table.length, foreign=True, sandbox=report)
@@ -109,9 +112,13 @@ def _open(
     return wire.encode(reply)
 
 
-def _answer(held: list[Files | Bytes], request: wire.FilesRequest) -> bytes:
+def _answer(held: list[Files | Bytes | Index], request: wire.FilesRequest) -> bytes:
     if not held:
         raise WorkerError("nothing is open")
+    if isinstance(request, wire.IndexRequest):
+        if not hasattr(held[0], "indexing"):
+            raise WorkerError("what is open needs no index")
+        return wire.encode(cast("Index", held[0]).index(request.tree, request.inum))
     if not isinstance(getattr(held[0], "info", None), FilesInfo):
         if not isinstance(request, wire.ReadRequest):
             raise WorkerError("a media answers reads only")

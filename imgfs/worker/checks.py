@@ -19,14 +19,17 @@ from imgfs.model import (
     LINEAR_ROW,
     LOST,
     PACKED_ROW,
+    RAGGED_ROW,
     Chunked,
     Enciphered,
     FilesInfo,
     Foreign,
+    Indexing,
     Inline,
     Linear,
     Media,
     Packed,
+    Ragged,
     Striped,
     VolumeTable,
 )
@@ -34,7 +37,7 @@ from imgfs.model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imgfs.model import Attr, Layout, Page, Protector
+    from imgfs.model import Attr, Layout, Page, Protector, Slice
     from imgfs.worker.wire import OpenReply
 
 NAME_MAX: Final = 4096  # bytes of a stored name: four times what the kernel shows
@@ -124,6 +127,8 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
                     raise WorkerLied("a lower source that does not exist")
             case Striped():
                 _check_striped(layout, lowers)
+            case Ragged():
+                needed += _check_ragged(layout, len(lowers))
             case Foreign():
                 if len(layout.why) > NAME_MAX:
                     raise WorkerLied("foreign layout with a reason too long")
@@ -197,6 +202,18 @@ def _check_units(layout: Chunked | Packed, row: int) -> int:
     return 0 if layout.table else row * units
 
 
+def _check_ragged(layout: Ragged, lowers: int) -> int:
+    """Return how many bytes of the memory file such units take; ``block.ragged`` looks at the rows."""
+    if not 0 <= layout.rows <= limits.MAX_RUNS or bool(layout.rows) != bool(layout.size):
+        raise WorkerLied(f"{layout.rows} units in {layout.size} bytes")
+    if not 0 <= layout.which < lowers or not -1 <= layout.front < lowers:
+        raise WorkerLied("a lower source that does not exist")
+    held = len(layout.table) + len(layout.ahead)
+    if held not in (0, layout.needed) or len(layout.table) not in (0, RAGGED_ROW * layout.rows):
+        raise WorkerLied(f"tables of {held} bytes for {layout.rows} units")
+    return 0 if held else layout.needed
+
+
 def _check_chunked(layout: Chunked, lowers: Sequence[int]) -> None:
     units = -(-layout.size // layout.unit)
     first, base, ends = _int64(layout.first), _int64(layout.base), _int64(layout.ends)
@@ -258,6 +275,16 @@ def check_bytes(data: bytes, length: int) -> None:
         raise WorkerLied(f"{len(data)} bytes, {length} were asked for")
 
 
+def check_slice(piece: Slice, done: int, total: int) -> None:
+    """Accept a step of indexing that went on from ``done`` of ``total`` stored bytes.
+
+    Raises:
+        WorkerLied: it went backwards or beyond, or found more than a step may.
+    """
+    if not done <= piece.done <= total or len(piece.data) > limits.INDEX_SLICE:
+        raise WorkerLied(f"{len(piece.data)} bytes of an index at {piece.done} of {total}, {done} before")
+
+
 def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
     """Accept what opening gave, over sources of the sizes ``tickets``.
 
@@ -273,6 +300,10 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
             _check_volumes(table, tickets, reply.table)
         case FilesInfo() as info:
             _check_files(info)
+        case Indexing() as indexing:
+            if not 0 < indexing.total < INT64 or not 0 < indexing.parts <= limits.MAX_PARTS:
+                raise WorkerLied(f"an index of {indexing.total} bytes in {indexing.parts} parts")
+            _check_texts(indexing.why)
 
 
 def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from imgfs import limits, log
 from imgfs.backends import Role, discover
 from imgfs.errors import Poisoned, WorkerDied, WorkerLied, WorkerTimeout
-from imgfs.model import FilesInfo, Page
+from imgfs.model import FilesInfo, Indexing, Page
 from imgfs.worker import checks, wire
+from imgfs.worker.indexing import IndexClient
 from imgfs.worker.life import Worker
 from imgfs.worker.record import Record
 
@@ -42,13 +43,14 @@ class Layer:
     """What opening a source gave.
 
     ``table``: the unit table of a Media, sealed against change; it lives as long as it is referenced.
-    ``files``: for a file system. ``foreign``: ``read(offset, length)`` of a Media that has Foreign bytes.
-    ``aclose`` ends what still runs for it.
+    ``files``: for a file system. ``index``: for a container that needs one. ``foreign``: ``read(offset,
+    length)`` of a Media that has Foreign bytes. ``aclose`` ends what still runs for it.
     """
 
     opened: Opened
     table: memoryview | None = None
     files: FilesClient | None = None
+    index: IndexClient | None = None
     foreign: Callable[[int, int], Awaitable[bytes]] | None = None
     aclose: Callable[[], Awaitable[None]] | None = None
 
@@ -83,8 +85,14 @@ async def open_layer(
         tickets = tuple(source.size for source in sources)
         if isinstance(reply.opened, FilesInfo):
             keep = True
-            files = FilesClient(worker, reply.opened, tickets, _second(supervisor, worker, reply.opened))
+            files = FilesClient(worker, reply.opened, tickets, _another(supervisor, worker, reply.opened))
             return Layer(opened=reply.opened, files=files, aclose=files.aclose)
+        if isinstance(reply.opened, Indexing):
+            if declared is not None and not declared.index:
+                raise WorkerLied(f"{backend} makes no indexes")
+            keep = True
+            index = IndexClient(reply.opened, worker, lambda: _another(supervisor, worker, reply.opened))
+            return Layer(opened=reply.opened, index=index, aclose=index.aclose)
         table = _sealed(memory, reply.table) if reply.table >= 0 else None
         if not reply.foreign:
             return Layer(opened=reply.opened, table=table)
@@ -97,8 +105,8 @@ async def open_layer(
             await worker.aclose()
 
 
-def _second(supervisor: Supervisor, first: Worker, info: FilesInfo) -> Worker:
-    """Return the worker for bulk reads: its record is the file system's, its process is not started."""
+def _another(supervisor: Supervisor, first: Worker, opened: Opened) -> Worker:
+    """Return a further worker for the same: its record is shared, its process is not started."""
     return Worker(
         supervisor,
         first.backend,
@@ -107,7 +115,7 @@ def _second(supervisor: Supervisor, first: Worker, info: FilesInfo) -> Worker:
         first.options,
         first.spec,
         record=first.record,
-        expected=info,
+        expected=opened,
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Options
     from imgfs.block.pieces import ByteSource
-    from imgfs.model import FilesInfo, Media
+    from imgfs.model import Opened
     from imgfs.worker.process import Process
     from imgfs.worker.supervisor import Supervisor
 
@@ -96,7 +96,7 @@ class Worker:
         spec: str,
         *,
         record: Record,
-        expected: Media | FilesInfo | None = None,
+        expected: Opened | None = None,
         memory: int = limits.WORKER_MEMORY,
     ) -> None:
         """``memory``: bytes of address space the process may have."""
@@ -301,7 +301,7 @@ class Worker:
     def _ready(self, reply: wire.OpenReply) -> None:
         self._move(State.READY, State.STARTING)
         self._openings_died = 0
-        self._expected = reply.opened  # type: ignore[assignment]  # volume tables are opened once only
+        self._expected = reply.opened
         self.idle_since = trio.current_time()
 
     def _begin(self) -> None:

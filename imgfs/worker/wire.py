@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from imgfs import errors, limits
-from imgfs.model import Attr, Codec, FilesInfo, Layout, Media, Page, Secret, VolumeTable
+from imgfs.model import (
+    Attr,
+    Codec,
+    FilesInfo,
+    Indexing,
+    Layout,
+    Media,
+    Page,
+    Secret,
+    Slice,
+    VolumeTable,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -121,7 +132,16 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True, tag="read"):
     length: int
 
 
-FilesRequest = ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsRequest | ReadRequest
+class IndexRequest(msgspec.Struct, frozen=True, array_like=True, tag="index"):
+    """Go on with part ``tree`` of an index, of which ``inum`` steps were made."""
+
+    tree: int
+    inum: int
+
+
+FilesRequest = (
+    IndexRequest | ListRequest | StatRequest | LayoutRequest | LinkRequest | XattrsRequest | ReadRequest
+)
 
 
 class DecodeRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -153,7 +173,7 @@ class OpenReply(msgspec.Struct, frozen=True, kw_only=True):
     the self-test: what a worker says of itself, shown and not relied on.
     """
 
-    opened: Media | VolumeTable | FilesInfo
+    opened: Media | VolumeTable | FilesInfo | Indexing
     table: int = -1
     foreign: bool = False
     sandbox: dict[str, str] = {}
@@ -199,6 +219,7 @@ UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
 decode_layouts: Final = msgspec.msgpack.Decoder(tuple[Layout, ...]).decode
 decode_bytes: Final = msgspec.msgpack.Decoder(bytes).decode
 decode_xattrs: Final = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
+decode_slice: Final = msgspec.msgpack.Decoder(Slice).decode
 _decode_failure: Final = msgspec.msgpack.Decoder(Failure).decode
 
 _EVIDENCE: Final = {

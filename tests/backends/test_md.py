@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ LOSES = {0: 0, -1: 0, 4: 1, 5: 1, 6: 2}
 def arrays(tmp_path_factory):
     """Return (members, truth) of every recorded array."""
     found = {}
-    for name in ("md", "md-five", "md-six", "md-states", "md-unfinished"):
+    for name in ("md", "md-five", "md-six", "md-states", "md-unfinished", "md-dirty"):
         found |= load(RECORDED / f"{name}.xz", tmp_path_factory.mktemp(name))
     return found
 
@@ -214,7 +215,7 @@ def test_a_stale_member_alone_is_what_it_was(arrays) -> None:
 UNFINISHED = named("md-unfinished")
 
 
-@pytest.mark.parametrize("name", [name for name in UNFINISHED if name not in ("place5", "up6")])
+@pytest.mark.parametrize("name", [name for name in UNFINISHED if name not in ("place5", "up6", "grow10")])
 def test_recovery_and_reshape_half_way_read_as_the_kernel_reads_them(arrays, name: str) -> None:
     paths, truth = arrays[name]
     table = opened(paths)
@@ -222,6 +223,15 @@ def test_recovery_and_reshape_half_way_read_as_the_kernel_reads_them(arrays, nam
     said = " ".join(table.notes)
     kinds = {"half5": "recovered up to", "replace5": "another copy", "sync6": "in sync up to byte"}
     assert kinds.get(name, "reshape in progress") in said
+
+
+def test_copies_half_way_through_a_reshape_are_what_was_written(arrays) -> None:
+    """The guest's own reading of this one is not: it is no witness here."""
+    paths, truth = arrays["grow10"]
+    table = opened(paths)
+    assert any("up to byte 327680" in note for note in table.notes)
+    for kept in (paths, *(paths[:gone] + paths[gone + 1 :] for gone in range(5))):
+        assert b"".join(contents(opened(kept), kept)) == data("grow10", 0, truth["size"])
 
 
 @pytest.mark.parametrize("name", ["grow5", "shrink5", "offset5", "old5", "less5"])
@@ -253,6 +263,32 @@ def test_parity_that_was_never_brought_in_sync_solves_nothing(arrays) -> None:
         assert all(block in (None, there) for block, there in zip(blocks, whole, strict=True))
         assert None in blocks
         assert None not in blocks[: len(blocks) // 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "sure"), [("dirty5", 180), ("dirty6", 184), ("dirty09", 120), ("dirty4", 64)]
+)
+def test_parity_of_an_array_nobody_shut_down_counts_where_its_bitmap_says_so(arrays, name, sure) -> None:
+    paths, truth = arrays[name]
+    whole = opened(paths)
+    check(whole, paths, truth)
+    assert any("not shut down cleanly" in note for note in whole.notes)
+    expected = data(name, 0, truth["size"])
+    for gone in range(len(paths)):
+        kept = [path for number, path in enumerate(paths) if number != gone]
+        blocks = contents(opened(kept), kept)
+        for number, block in enumerate(blocks):
+            assert block in (None, expected[number * BLOCK :][:BLOCK])
+        there = sum(block is not None for block in blocks)
+        assert sure <= there
+        assert there < len(blocks) or name == "dirty4"  # its parity is all that the last one holds
+
+
+def test_copies_of_an_array_nobody_shut_down_are_read(arrays) -> None:
+    paths, truth = arrays["dirty10"]
+    for gone in range(len(paths)):
+        kept = [path for number, path in enumerate(paths) if number != gone]
+        check(opened(kept), kept, truth)
 
 
 def test_members_wait_for_each_other(arrays) -> None:
@@ -393,3 +429,25 @@ def test_a_checksum_that_differs_is_malformed(arrays) -> None:
     raw[4096 + 90] ^= 1
     with pytest.raises(Malformed, match="checksum"):
         discover()["md"].open(MemoryReader(bytes(raw)), FINAL)
+
+
+def test_numbers_nobody_can_count_to_are_refused_at_once(arrays) -> None:
+    others = [path.read_bytes() for path in arrays["grow5"][0]]
+    for place, value in (
+        (100, b"\xff" * 4),
+        (112, b"\x00\x00\x00\xff"),
+        (112, b"\xff\xff\xff\x7f"),
+        (64, b"\xff" * 8),
+    ):
+        member = resealed(bytearray(others[0]), 4096, place, value)
+        member = resealed(bytearray(member), 4096, 200, b"\xff" * 6 + bytes(2))
+        begin = time.perf_counter()
+        attempt(member, others[1:])
+        assert time.perf_counter() - begin < 2
+
+
+def test_the_boot_record_of_a_file_system_is_no_table(arrays) -> None:
+    paths, _ = arrays["mirror09"]
+    member = bytearray(paths[0].read_bytes())
+    member[446:512] = b"\r\nPress any key to restart".ljust(64, b"!") + b"\x55\xaa"
+    assert discover()["md"].open(MemoryReader(bytes(member)), FINAL).volumes

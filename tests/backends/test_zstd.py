@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 from imgfs.backends import Options, discover
-from imgfs.errors import Malformed, NotMine, NotSupported
+from imgfs.errors import Malformed, NotMine
+from imgfs.model import Ragged
 from imgfs.testing.fakes import MemoryReader
 from imgfs.testing.media import check_media, contents
 from tests.backends.diskimages import sparse
+from tests.backends.zippedimages import disk, upto
 
 if TYPE_CHECKING:
     from imgfs.model import Media
@@ -72,10 +76,40 @@ def test_what_zstd_packs_by_itself_is_one_piece(tmp_path) -> None:
     data = sparse(MIB)
     for words in ((), ("-T2", "-1"), ("--long=24",)):
         assert contents("zstd", {"d.zst": packed(data, tmp_path, *words)}) == data
-    with pytest.raises(NotSupported, match="seekable"):
-        opened(packed(bytes(33 * MIB), tmp_path))
-    with pytest.raises(NotSupported, match="does not say"):
-        opened(packed(data, tmp_path, "--no-content-size"))
+    large = packed(bytes(33 * MIB), tmp_path)
+    assert "cannot be decoded for each read" in opened(large).indexing.why
+    assert contents("zstd", {"d": large}) == bytes(33 * MIB)
+    unsized = packed(data, tmp_path, "--no-content-size")
+    assert "does not say" in opened(unsized).indexing.why
+    assert contents("zstd", {"d": unsized + unsized}) == data + data
+
+
+@pytest.mark.parametrize("words", [(), ("--no-content-size",), ("-19", "--long=24")])
+def test_what_is_no_unit_is_read_by_a_copy(words, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("imgfs.backends.zstd.LARGEST", 10_000)
+    data = disk(900_077)
+    image = packed(data, tmp_path, *words)
+    check_media("zstd", {"d.zst": image}, data, verified=True, seeds=200)
+    for end in (len(image) // 2, len(image) - 20):
+        kept = upto(contents("zstd", {"d": image[:end]}, lost=b"?"), data)
+        assert kept >= len(zstandard.ZstdDecompressor().decompressobj().decompress(image[:end])) - 1000
+
+
+def test_a_checksum_that_differs_loses_its_frame(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("imgfs.backends.zstd.LARGEST", 10_000)
+    data = disk(100_000)
+    image = packed(data, tmp_path, "--check")
+    bad = image[:-1] + bytes([image[-1] ^ 1])
+    assert contents("zstd", {"d": bad + image}, lost=b"?") == b"?" * len(data) + data
+
+
+def test_frames_of_ever_other_sizes(tmp_path) -> None:
+    compress = zstandard.ZstdCompressor(level=1).compress
+    data = random.Random(1).randbytes(5000)
+    parts = [data[at : at + 1 + at % 700] for at in range(4500)]
+    image = b"".join(map(compress, parts))
+    assert isinstance(opened(image).layouts[0], Ragged)
+    assert contents("zstd", {"d": image}) == b"".join(parts)
 
 
 def test_a_damaged_frame_costs_itself_only(tmp_path) -> None:
@@ -89,10 +123,11 @@ def test_a_damaged_frame_costs_itself_only(tmp_path) -> None:
 
 
 def test_files_that_cannot_be_are_refused(tmp_path) -> None:
-    frames = framed(sparse(400_077), tmp_path, 65536)
+    data = sparse(400_077)
+    frames = framed(data, tmp_path, 65536)
     image = b"".join(frames)
     with pytest.raises(NotMine):
-        opened(image, "disk.raw")
+        opened(image, "")
     with pytest.raises(NotMine):
         opened(b"x" + image[1:])
     table = seekable(frames, [65536] * 7, checksums=False)
@@ -100,11 +135,10 @@ def test_files_that_cannot_be_are_refused(tmp_path) -> None:
         image[:-1],
         image[:-5],
         image + b"more bytes",
-        struct.pack("<II", 0x184D2A53, 500),
-        table[:40] + table[41:],
         table[:-9] + struct.pack("<IBI", 9, 0, 0x8F92EAB1),
         table[:-9] + struct.pack("<IBI", 7, 0x40, 0x8F92EAB1),
-        seekable([], [], checksums=False),
     ):
+        assert upto(contents("zstd", {"d": bad}, lost=b"?"), data) >= 6 * 65536
+    for bad in (struct.pack("<II", 0x184D2A53, 500), seekable([], [], checksums=False), image[:20]):
         with pytest.raises(Malformed):
-            opened(bad)
+            contents("zstd", {"d": bad})

@@ -21,6 +21,7 @@ def record(folder: Path, path: Path) -> int:
     truth: dict[str, dict[str, Any]] = {}
     members = {}
     known = [("old", _OLD), *((f"oldloop{number}", _OLD) for number in range(_LOOPS))]
+    known += [(f"files{n}-{name}", _OLD) for n in (1, 5) for name in ("one", "two", "three")]
     for said in sorted(folder.glob("*.truth")):
         name = said.name.removesuffix(".truth")
         digest, size = said.read_text().split()

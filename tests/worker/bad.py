@@ -6,10 +6,24 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, cast
 
+from imgfs import limits
 from imgfs.backends import Backend, Role
 from imgfs.block import codecs
 from imgfs.errors import Malformed, NeedKey, NeedMembers, NotFound, NotMine
-from imgfs.model import Attr, Entry, FilesInfo, Foreign, Inline, Kind, Linear, Media, Page, TreeInfo
+from imgfs.model import (
+    Attr,
+    Entry,
+    FilesInfo,
+    Foreign,
+    Indexing,
+    Inline,
+    Kind,
+    Linear,
+    Media,
+    Page,
+    Slice,
+    TreeInfo,
+)
 from imgfs.worker import sandbox
 
 if TYPE_CHECKING:
@@ -231,6 +245,35 @@ def _control() -> int:
     raise AssertionError
 
 
+class BadIndex:
+    """Makes an index of four parts; the first letter of the image says what goes wrong in the third."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.how = reader.read(4, 1)
+        self.indexing = Indexing(total=1000, parts=4)
+        self._steps = 0
+
+    def index(self, part: int, step: int) -> Slice:
+        self._steps += 1
+        if part == 2 and step == 2:
+            match self.how:
+                case b"c":
+                    misbehave("crash")
+                case b"b":
+                    return Slice(b"", 0, last=False)
+                case b"f":
+                    return Slice(b"", 2000, last=False)
+                case b"l":
+                    return Slice(bytes(limits.INDEX_SLICE + 1), 250, last=False)
+                case b"m":
+                    raise Malformed("nothing to see")
+        if self.how == b"s":
+            return Slice(b"", 10, last=False)
+        if self.how == b"e":
+            return Slice(bytes(limits.INDEX_SLICE), 10, last=False)
+        return Slice(b"%d.%d " % (part, step), 125 * step, last=step == 2)
+
+
 def prober(reader: Reader, _: Options) -> Media:
     return Media(layouts=(Inline(repr(sandbox.status()).encode()),))
 
@@ -242,5 +285,6 @@ BACKENDS = {
         name="badforeign", title="x", role=Role.MEDIA, rank=1, open=lambda r, _: ForeignMedia(r)
     ),
     "rawlie": Backend(name="rawlie", title="x", role=Role.FILES, rank=1, open=lambda r, _: RawLie(r)),
+    "badindex": Backend(name="badindex", title="x", role=Role.MEDIA, rank=1, open=lambda r, _: BadIndex(r)),
     "prober": Backend(name="prober", title="x", role=Role.MEDIA, rank=1, open=prober),
 }
