@@ -211,6 +211,8 @@ def _segment(kind: str, length: int, section: Section) -> Segment:
 
 
 def _crypt(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    from imgfs.block import ciphers
+
     del device
     cipher, key, first = words[0], words[1], int(words[2])
     sector, step = _crypt_options(words[5:])
@@ -224,6 +226,7 @@ def _crypt(device: str, words: list[str], length: int, devices: Devices) -> Body
     which, base = devices.stack.lower(inner)
     how = codec(cipher, bytes.fromhex(key))
     layout = Enciphered(size=length, sector=sector, codec=how, first=first, step=step, base=base, which=which)
+    ciphers.check(layout)
     number = devices.stack.add(layout, 1, {which})
     return Body(length, [(0, length, number, 0)], 1, inner=tuple(inner.lost()))
 

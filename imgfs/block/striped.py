@@ -166,7 +166,7 @@ class StripedMap:
         return cls(claim, pattern, used, spec, (terms, depth))
 
     def runs(self) -> Iterator[tuple[int, int, ByteSource | None, int]]:
-        """Return (start, length, lower, target) of every chunk; lower is None where it is computed or lost."""
+        """Yield (start, length, lower, target) of every chunk; lower is None where it is computed or lost."""
         period = len(self._ends)
         for index, start in enumerate(range(0, self.size, self._chunk)):
             turn, place = divmod(index, period)

@@ -170,7 +170,6 @@ def test_a_missing_file_is_asked_for_and_its_range_lost() -> None:
         "0 8 raid raid5_ls 1 8 999999 - a.img\n",
         "0 8 raid raid9 1 8 3 - a.img - a.img - a.img\n",
         "0 8 snapshot a.img a.img N 8\n",
-        "0 8 snapshot a.img a.img P 8\n",
         "0 8 thin a.img 1\n",
         "0 8 thin-pool a.img a.img 128 0\n1: 0 8 thin x 1\n",
         "0 8 multipath 0\n",
