@@ -34,6 +34,7 @@ _VERSIONS: Final = (1, 2)
 _NEEDS_CHECK: Final = 1
 _DETAILS: Final = struct.Struct("<QQII")
 _TIME: Final = 24  # bits of a mapping that say when it was made
+_NAMED: Final = 16  # devices, in what is said
 _RANGES: Final = 1000  # lost ranges of a volume that are kept one by one
 
 
@@ -123,8 +124,10 @@ def _opened(volumes: Volumes, name: str) -> Pool:
         volumes.say(name, f"transaction {transaction}, the group says {segment.number('transaction_id')}")
     data = volumes.body(segment.text("pool"))
     which, base = volumes.stack.lower(data)
+    blocks = Blocks(content)
+    _say_unknown(volumes, name, blocks, details)
     return Pool(
-        blocks=Blocks(content),
+        blocks=blocks,
         mappings=mappings,
         details=details,
         block=sectors * SECTOR,
@@ -133,6 +136,16 @@ def _opened(volumes: Volumes, name: str) -> Pool:
         base=base,
         transaction=transaction,
     )
+
+
+def _say_unknown(volumes: Volumes, name: str, blocks: Blocks, details: int) -> None:
+    """Say which devices of a pool no volume of the group is: removed from the text, and not from the pool."""
+    segments = (segment for logical in volumes.group.logical.values() for segment in logical.segments)
+    known = {s.section.get("device_id") for s in segments if s.section.get("thin_pool") == name}
+    found = [key for leaf in blocks.leaves(details, _DETAILS.size) for key in leaf.keys if key not in known]
+    if found:
+        named = ", ".join(map(str, found[:_NAMED]))
+        volumes.say(name, f"{len(found)} devices of the pool are no volumes of the group: {named}")
 
 
 class _Filled:

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from imgfs.backends._lvm2_group import Group, Logical, Segment
     from imgfs.backends._lvm2_members import Found
 
-_BESIDE: Final = ("_tmeta", "_cmeta", "_corig")  # hidden volumes an analyst may want for themselves
+_BESIDE: Final = (
+    "_tmeta",
+    "_cmeta",
+    "_corig",
+    "_wcorig",
+    "_vdata",
+)  # hidden volumes an analyst may want for themselves
 
 
 def open_lvm2(reader: Reader, options: Options) -> VolumeTable:

@@ -233,6 +233,10 @@ def test_thin_volumes_have_holes_and_what_leaves_the_pool_is_lost() -> None:
     ]
     assert runs(table, "other") == [(0, 16 * EXTENT, LOST)]
     assert any("device 2 is not in the pool" in note for note in table.notes)
+    made = compose.Metadata()
+    blocks = made.done({number: made.device({0: 1}) for number in (1, 7, 9)})
+    table = opened(reader(text(compose.pool({"t": 1}, 4, 1, 9)), data=blocks))
+    assert "pool: 2 devices of the pool are no volumes of the group: 7, 9" in table.notes
 
 
 def test_a_damaged_node_costs_the_keys_beneath_it() -> None:
