@@ -179,12 +179,29 @@ class _Filled:
         places = array("Q", leaf.values)
         row, count = 0, len(places)
         keys = leaf.keys
+        logical, lengths, targets, lowers = self._columns
+        room = limits.MAX_RUNS - 2 * count
         while row < count:
             key, place = keys[row], places[row] >> _TIME
             last = row + 1
             while last < count and keys[last] - key == last - row == (places[last] >> _TIME) - place:
                 last += 1
-            self._map(key * block, (last - row) * block, place * block)
+            start, length, at = key * block, (last - row) * block, place * block
+            ends = start + length > self._size or at + length > self._data_end
+            if not row or ends or self._origin is not None or len(logical) > room:
+                self._map(start, length, at)
+            else:  # most of millions: a hole before it or none, and it continues nothing
+                if start > self._end:
+                    logical.append(self._end)
+                    lengths.append(start - self._end)
+                    targets.append(HOLE)
+                    lowers.append(0)
+                logical.append(start)
+                lengths.append(length)
+                targets.append(self._pool.base + at)
+                lowers.append(self._pool.which)
+                self._end = start + length
+                self.mapped += last - row
             row = last
 
     def done(self) -> Body:
