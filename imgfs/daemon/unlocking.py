@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from imgfs.daemon.control import Request
     from imgfs.session import Session
 
-_WORDS = {"type": str, "value": str, "volume": str, "offset": int, "size": int, "pim": int}
+_WORDS = {"type": str, "value": str, "volume": str, "header": str, "offset": int, "size": int, "pim": int}
 _KEYS_MOST = 64
 
 
@@ -41,5 +41,5 @@ def _key(row: object) -> Key:
     if not isinstance(row, dict) or row.get("type") not in TYPES:
         raise UsageError("a key has a type and a value")
     if any(word not in _WORDS or type(value) is not _WORDS[word] for word, value in row.items()):
-        raise UsageError("a key has type, value, volume, offset, size and pim")
+        raise UsageError("a key has type, value, volume, header, offset, size and pim")
     return Key(**row)
