@@ -9,7 +9,6 @@ by more than one event, holds old data and is named only.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -126,7 +125,8 @@ def _members(reader: Reader) -> tuple[list[Member], list[str]]:
         found.append(Member(ticket, source, block))
     if not found:
         raise failed or NotMine("md")
-    uuid, _ = Counter(member.block.uuid for member in found).most_common(1)[0]
+    uuids = [member.block.uuid for member in found]
+    uuid = max(uuids, key=uuids.count)
     members = [member for member in found if member.block.uuid == uuid]
     for member in found:
         said = member.block.notes if member in members else (f"of another array, {member.block.uuid}",)
