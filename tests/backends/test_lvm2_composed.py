@@ -120,6 +120,16 @@ def test_the_newest_intact_metadata_counts_and_who_left_is_said() -> None:
     assert runs(table, "one") == [(0, 3 * EXTENT, FIRST)]
 
 
+def test_of_two_copies_of_a_disk_the_newer_one_is_read() -> None:
+    old, new = (reader(text({f"v{n}": [linear(0, 3, "pv0", n)]}, seqno=n)) for n in (4, 7))
+    for order in ([old, new], [new, old]):
+        table = opened(*order)
+        which = array("H", table.layouts[0].which)
+        assert labels(table) == ["v7"]
+        assert order[which[0]] is new
+        assert any("once more" in note for note in table.notes)
+
+
 def test_orphans_are_said() -> None:
     table = opened(reader(b""))
     assert not table.volumes
