@@ -1,8 +1,8 @@
 """BitLocker's metadata: volume headers, three copies of the metadata, the entries in them.
 
 Source: Joachim Metz, BitLocker Drive Encryption (BDE) format, "Volume header", "FVE metadata block". What it
-leaves open was found in volumes of Windows 7 to 11: the size of a block counts units of 16 bytes from version 2
-on, and behind the block follow u16 size, u16 version and the CRC-32 of the block.
+leaves open was found in volumes of Windows 7 to 11: a size of a block counts units of 16 bytes from version 2
+on; and behind the block follow u16 size, u16 version and the CRC-32 of the block.
 """
 
 from __future__ import annotations

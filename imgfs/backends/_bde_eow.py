@@ -1,8 +1,8 @@
 """Which parts of a volume are encrypted that is encrypted when it is written to (Windows 10 and later).
 
-Source: libbde's structures of EOW descriptor, block map and block record (bde_eow.h, LGPL; keramics, Apache-2.0,
-has the same). A block map speaks of a region of the volume in blocks; of its two records that with the higher
-sequence number holds a bit for each block, which is set where the block is encrypted.
+Source: the structures in bde_eow.h of libbde (LGPL), which keramics (Apache-2.0) has, too. A block map is of
+a region of the volume in blocks; of its two records that with the higher sequence number holds a bit for each
+block, which is set where the block is encrypted.
 """
 
 from __future__ import annotations

@@ -131,12 +131,12 @@ def _cipher(
         method, key = keys.contained(master, sealed)
         if not key:
             raise Malformed("the volume master key does not open the key of the volume")
-        _validate(master, meta, said)
     for secret in options.keys if not key else ():
         if secret.kind != "volume-key":
             continue
         if sealed is not None and len(secret.value) == 32:  # the volume master key
             method, key = keys.contained(secret.value, sealed)
+            master = secret.value if key else b""
         if not key and _fits(reader, boot, meta, secret.value):
             method, key = meta.method, _spread(meta.method, secret.value)
         if key:
@@ -149,6 +149,8 @@ def _cipher(
             protectors=tuple((one.slot, one.kind, one.id, one.cost) for one in protectors),
         )
     said += tried
+    if master:
+        _validate(master, meta, said)
     method = method if method in keys.METHODS else meta.method
     if method not in keys.METHODS:
         raise NotSupported(f"BitLocker with a method of encryption that is not known: {method:#06x}")
