@@ -268,6 +268,7 @@ def summed(data: bytes, at: int) -> bytes:
 def ntfs_like(size: int, seed: str) -> bytes:
     """Return content whose first sector looks like one of NTFS."""
     out = bytearray(random.Random(seed).randbytes(size))
+    out[:40] = bytes(40)
     struct.pack_into("<3s8sHB", out, 0, b"\xeb\x52\x90", b"NTFS    ", 512, 8)
     struct.pack_into("<QQQ", out, 40, size // 512 - 1, 4, 0x1234)
     out[16384:16388] = b"FILE"

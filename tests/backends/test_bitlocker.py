@@ -260,7 +260,7 @@ def peer(*command: str | Path, at: Path):
 
 @pytest.mark.parametrize("method", ["cbc-128", "cbc-256", "cbc-128-diffuser", "cbc-256-diffuser", "xts-128"])
 def test_bdemount_shows_the_same(tmp_path, method) -> None:
-    volume = Volume(size=4 * MIB, method=method, kinds=(0x2000, 0x800))
+    volume = Volume(size=2 * MIB, method=method, kinds=(0x2000, 0x800))
     plain = ntfs_like(volume.size, method)
     image = volume.image(plain)
     path = tmp_path / "v.img"
@@ -274,7 +274,7 @@ def test_bdemount_shows_the_same(tmp_path, method) -> None:
 
 @pytest.mark.parametrize("method", ["cbc-256-diffuser", "xts-256"])
 def test_dislocker_shows_the_same(tmp_path, method) -> None:
-    volume = Volume(size=4 * MIB, method=method, kinds=(0x2000, 0x800))
+    volume = Volume(size=2 * MIB, method=method, kinds=(0x2000, 0x800))
     plain = ntfs_like(volume.size, method)
     image = volume.image(plain)
     path = tmp_path / "v.img"
