@@ -122,8 +122,9 @@ def _changed(told: list[Descriptors], size: int, stored: int, gone: list[int]) -
         if block % BLOCK:  # the format knows none: what it would cover is not known
             gone[0] += end
             continue
+        kept = any(block in one.blocks for one in told)
         place = _found(told, 0, block)
-        for skip, count, at in _pieces(told[0].overlays.get(block), place, end):
+        for skip, count, at in _pieces(told[0].overlays.get(block), place, end, kept=kept):
             inside = at >= 0 and at + count <= stored
             gone[0] += 0 if inside else count
             yield block + skip, count, at if inside else LOST
@@ -145,8 +146,8 @@ def _found(told: list[Descriptors], level: int, at: int) -> int:
     return at
 
 
-def _pieces(over: tuple[int, int] | None, place: int, end: int) -> Iterator[Row]:
-    """Yield pieces of one block: sectors laid over it, and what is between them."""
+def _pieces(over: tuple[int, int] | None, place: int, end: int, *, kept: bool) -> Iterator[Row]:
+    """Yield pieces of one block: sectors laid over it, and what is between them if that was ``kept``."""
     if over is None:
         yield 0, end, place
         return
@@ -159,7 +160,8 @@ def _pieces(over: tuple[int, int] | None, place: int, end: int) -> Iterator[Row]
             stop += SECTOR
         stop = min(stop, end)
         base = offset if kind else place
-        yield at, stop - at, base + at if base >= 0 else -1
+        if kind or kept:
+            yield at, stop - at, base + at if base >= 0 else -1
         at = stop
 
 
