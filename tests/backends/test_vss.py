@@ -1,4 +1,4 @@
-"""Volume shadow copies against vshadowmount: composed stores of every kind of descriptor, and a real volume."""
+"""Volume shadow copies against vshadowmount: composed stores of every kind, and a real volume."""
 
 from __future__ import annotations
 

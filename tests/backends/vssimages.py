@@ -65,7 +65,7 @@ class Volume:
         room = BLOCK - 128
         return self.chain(6, [bits[at : at + room] for at in range(0, len(bits), room)])
 
-    def finish(self, stores: list[Store], order: list[int] | None = None, spread: bool = False) -> bytes:
+    def finish(self, stores: list[Store], order: list[int] | None = None, *, spread: bool = False) -> bytes:
         """Write catalog, stores and header; ``stores`` are oldest first, ``order`` that of the catalog."""
         kept, taken = [], []
         for number, store in enumerate(stores):
@@ -93,9 +93,8 @@ class Volume:
                 )
             )
         order = order or list(range(len(stores)))
-        entries = [taken[number].ljust(128, b"\0") for number in order]
-        entries += [struct.pack("<Q", 1).ljust(128, b"\0")]
-        entries += [kept[number].ljust(128, b"\0") for number in order]
+        unused = struct.pack("<Q", 1)
+        entries = [one.ljust(128, b"\0") for n in order for one in (taken[n], unused, kept[n])]
         catalog = self.chain(2, [b"".join(entries), b""]) if stores else 0
         raw = struct.pack("<16sII5Q", MAGIC, 1, 1, 0x1E00, 0x1E00, 0, catalog, 0) + identity(7) * 2
         self.data[0x1E00:0x2000] = raw.ljust(512, b"\0")
