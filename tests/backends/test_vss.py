@@ -181,7 +181,8 @@ def test_mutations_end_in_an_answer_or_an_error() -> None:
                 continue
 
 
-def test_a_mounted_volume_has_its_copies_beside_the_live_tree(tmp_path) -> None:
+@pytest.mark.parametrize("start", [0, 1 << 20], ids=["whole", "partition"])
+def test_a_mounted_volume_has_its_copies_beside_the_live_tree(tmp_path, start) -> None:
     """NTFS written by mkntfs and ntfscp; what a file was lies in a store."""
     path, text = tmp_path / "v.img", tmp_path / "t.txt"
     with path.open("wb") as file:
@@ -203,10 +204,14 @@ def test_a_mounted_volume_has_its_copies_beside_the_live_tree(tmp_path) -> None:
         place = volume.take()
         volume.data[place : place + BLOCK] = before[at : at + BLOCK]
         rows.append((at, BLOCK, place, 0, 0))
-    path.write_bytes(volume.finish([Store(rows)]))
+    image = volume.finish([Store(rows)])
+    path.write_bytes(bytes(start) + image)
+    if start:
+        script = f"start={start // 512}, size={len(image) // 512}, type=7"
+        subprocess.run(["sfdisk", "-q", path], input=script, text=True, check=True, capture_output=True)
     (tmp_path / "m").mkdir()
     with mounted(path, at=tmp_path / "m") as root:
-        folder = root / path.name / "00-ntfs"
+        folder = root / path.name / ("01-ntfs" if start else "00-ntfs")
         assert {"root", "vss1", "vss1.raw", "volume.raw"} <= {p.name for p in folder.iterdir()}
         assert (folder / "root/was.txt").read_bytes() == b"as it is now" * 4000
         assert (folder / "vss1/was.txt").read_bytes() == b"as it was  " * 4000
