@@ -122,10 +122,10 @@ def _vectors(
     if iv == b"plain":
         words[::2] = array("Q", [number & 0xFFFF_FFFF for number in numbers])
     elif iv == b"eboiv":  # of the byte, under the key itself
-        words[::2] = array("Q", [number * sector for number in numbers])
+        words[::2] = array("Q", range(first * sector, (first + count * step) * sector, step * sector))
     else:
         half = iv == b"plain64be"
-        words[half::2] = array("Q", [number & 0xFFFF_FFFF_FFFF_FFFF for number in numbers])
+        words[half::2] = array("Q", numbers)  # below 2^64: see ``CipherMap.checked``
     if (byteorder == "big") != bool(half):
         words.byteswap()
     vectors = bytearray(words.tobytes())
