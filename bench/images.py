@@ -67,7 +67,7 @@ def build(folder: Path, sizes: Sizes) -> dict[str, Path]:
         place.mkdir(parents=True)
         _build(place, sizes)
         done.touch()
-    kinds = {".raw", ".E01", ".qcow2", ".vmdk", ".dmg", ".aff4"}
+    kinds = {".raw", ".E01", ".qcow2", ".vmdk", ".dmg", ".aff4", ".bde"}
     found = {path.name: path for path in sorted(place.iterdir()) if path.suffix in kinds}
     for wanted in ("ext4.raw", "ntfs.raw"):
         if wanted not in found:

@@ -104,6 +104,15 @@ class Figures:
                 )
                 for image, peer in (("media.vmdk", "vmdkmount"), ("media.dmg", "7z"))
             ],
+            *[
+                (
+                    "BitLocker",
+                    f"sequential media.bde / {peer}",
+                    over(self.of("media.bde", "imgfs, volume.raw", seq), self.of("media.bde", peer, seq)),
+                    ">= 3",
+                )
+                for peer in ("bdemount", "dislocker")
+            ],
             ("P9", "mount, s", self.of(raw, "imgfs", "mount"), "<= 0.5"),
             ("P9", "first ls, ms", self.of(raw, "imgfs", "first ls"), "<= 60"),
             (

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bench.images import quiet
 from imgfs import runtime
+from tests.backends.bdeimages import PASSWORD, RECOVERY
 
 IMGFS = (sys.executable, "-P", "-m", "imgfs")
 PEERS = Path(".bench/bin")  # packages that live in an environment of their own
@@ -99,6 +100,24 @@ def imgfs_media(image: Path, under: Path) -> Iterator[Path]:
         yield point / image.name / "disk.raw"
     finally:
         quiet(*IMGFS, "umount", "--force", point)
+
+
+@contextmanager
+def imgfs_unlocked(image: Path, under: Path) -> Iterator[Path]:
+    point = folder(under, "imgfs")
+    quiet(*IMGFS, "mount", "--keys", image.with_suffix(".keys"), image, point)
+    try:
+        yield next(point.glob(f"{image.name}/00-bitlocker.*")) / "volume.raw"
+    finally:
+        quiet(*IMGFS, "umount", "--force", point)
+
+
+@contextmanager
+def dislocker(image: Path, under: Path) -> Iterator[Path]:
+    point = folder(under, "dislocker")
+    quiet("dislocker-fuse", "-V", image, f"-u{PASSWORD}", "--", point)
+    with unmounting(point):
+        yield point / "dislocker-file"
 
 
 def extracting(*command: str) -> Up:
@@ -295,4 +314,9 @@ SYSTEMS = (
         "7z", "media.dmg", extracting("7z", "x", "-so", "-tdmg", "IMAGE"), ("7z",), media=True, stream=True
     ),
     System("imgfs, disk.raw", "media.aff4", imgfs_media, media=True),
+    System("imgfs, volume.raw", "media.bde", imgfs_unlocked, media=True),
+    System(
+        "bdemount", "media.bde", media_in(("bdemount", "-r", RECOVERY), "bde1"), ("bdemount",), media=True
+    ),
+    System("dislocker", "media.bde", dislocker, ("dislocker-fuse",), media=True),
 )

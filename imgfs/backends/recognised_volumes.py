@@ -17,7 +17,6 @@ from imgfs.errors import NotMine
 if TYPE_CHECKING:
     from imgfs.backends import Backend, Reader
 
-_KEY = "it is encrypted: a key is needed"
 _MEMBER = "its set has to be assembled first"
 _ATARI = (b"GEM", b"BGM", b"XGM", b"RAW", b"LNX", b"SWP", b"MIX", b"MAC", b"UNX", b"F32")
 _ATARI_AT = (454, 466, 478, 490)
@@ -48,14 +47,6 @@ def _storage(reader: Reader) -> str:
 
 
 RECOGNISED: tuple[Backend, ...] = (
-    row(
-        "bitlocker",
-        "BitLocker",
-        Role.VOLUMES,
-        at(3, b"-FVE-FS-"),
-        at(424, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001")),
-        needs=_KEY,
-    ),
     row("corestorage", "Apple CoreStorage", Role.VOLUMES, at(88, b"CS"), judge=_storage, needs=_MEMBER),
     row("lvm1", "LVM1 physical volume", Role.VOLUMES, at(0, b"HM\1\0", b"HM\2\0"), needs=_MEMBER),
     row(

@@ -4,7 +4,8 @@
  * what the decryption does: each sector of 512 bytes has an initial vector of its own.
  *
  * Sources: IEEE Std 1619-2007 (XTS), section 5; OpenSSL EVP_EncryptInit(3). The tweak of block j of a sector is
- * that of the sector times x^j in GF(2^128) of x^128 + x^7 + x^2 + x + 1, little-endian.
+ * that of the sector times x^j in GF(2^128) of x^128 + x^7 + x^2 + x + 1, little-endian. Niels Ferguson, AES-CBC +
+ * Elephant diffuser, 2006.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -255,11 +256,100 @@ static PyObject *mask(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Niels Ferguson, AES-CBC + Elephant diffuser, 2006, section 4. Each word is added to from two others of the
+ * sector, which is a ring; only a few words at its ends reach around. */
+
+#define TURN(word, by) ((word) << (by) | (word) >> (32 - (by)))
+
+static void flip(uint32_t *words, Py_ssize_t count) { /* between the processor's order and little-endian */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    for (; count; count--, words++)
+        *words = __builtin_bswap32(*words);
+#else
+    (void)words;
+    (void)count;
+#endif
+}
+
+static uint32_t turn(uint32_t word, int by) {
+    return by ? word << by | word >> (32 - by) : word;
+}
+
+static void around(uint32_t *d, Py_ssize_t n, Py_ssize_t from, Py_ssize_t to, Py_ssize_t near, Py_ssize_t far,
+                   const int *turns) {
+    for (Py_ssize_t i = from; i < to; i++)
+        d[i] += d[(i + near + 2 * n) % n] ^ turn(d[(i + far + 2 * n) % n], turns[i & 3]);
+}
+
+static void diffuse(uint32_t *d, Py_ssize_t n, const unsigned char *key) {
+    static const int b_turns[4] = {0, 10, 0, 25}, a_turns[4] = {9, 0, 13, 0};
+    Py_ssize_t i;
+    for (int cycle = 0; cycle < 3; cycle++) {
+        for (i = 0; i + 8 < n; i += 4) {
+            d[i] += d[i + 2] ^ d[i + 5];
+            d[i + 1] += d[i + 3] ^ TURN(d[i + 6], 10);
+            d[i + 2] += d[i + 4] ^ d[i + 7];
+            d[i + 3] += d[i + 5] ^ TURN(d[i + 8], 25);
+        }
+        around(d, n, i, n, 2, 5, b_turns);
+    }
+    for (int cycle = 0; cycle < 5; cycle++) {
+        Py_ssize_t begin = n < 8 ? n : 8;
+        around(d, n, 0, begin, -2, -5, a_turns);
+        for (i = begin; i < n; i += 4) {
+            d[i] += d[i - 2] ^ TURN(d[i - 5], 9);
+            d[i + 1] += d[i - 1] ^ d[i - 4];
+            d[i + 2] += d[i] ^ TURN(d[i - 3], 13);
+            d[i + 3] += d[i + 1] ^ d[i - 2];
+        }
+    }
+    uint32_t words[8];
+    for (i = 0; i < 8; i++)
+        words[i] = (uint32_t)(little(key + 8 * (i / 2)) >> 32 * (i & 1));
+    for (i = 0; i < n; i++)
+        d[i] ^= words[i & 7];
+}
+
+PyDoc_STRVAR(elephant_doc, "elephant(keys, sector, data)\n--\n\n"
+    "Undo BitLocker's diffuser in place; ``keys`` holds 32 bytes for each sector.\n\n"
+    "Raises:\n    ValueError: lengths do not fit.");
+
+static PyObject *elephant(PyObject *self, PyObject *args) {
+    Py_buffer keys, data;
+    Py_ssize_t sector, count;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*nw*", &keys, &sector, &data))
+        return NULL;
+    int bad = sectors_of(&data, sector, keys.len / 2, &count) || keys.len % 2 || sector > TILE;
+    if (!bad) {
+        Py_BEGIN_ALLOW_THREADS
+        uint32_t words[TILE / 4];
+        unsigned char *at = data.buf;
+        const unsigned char *key = keys.buf;
+        for (; count; count--, at += sector, key += 32) {
+            memcpy(words, at, sector);
+            flip(words, sector / 4);
+            diffuse(words, sector / 4, key);
+            flip(words, sector / 4);
+            memcpy(at, words, sector);
+        }
+        Py_END_ALLOW_THREADS
+    } else if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_ValueError, "a key of 32 bytes for every sector of at most 16 KiB");
+    }
+    PyBuffer_Release(&keys);
+    PyBuffer_Release(&data);
+    if (bad)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"aes_xts", aes_xts, METH_VARARGS, aes_xts_doc},
     {"aes_cbc", aes_cbc, METH_VARARGS, aes_cbc_doc},
     {"aes_ecb", aes_ecb, METH_VARARGS, aes_ecb_doc},
     {"mask", mask, METH_VARARGS, mask_doc},
+    {"elephant", elephant, METH_VARARGS, elephant_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,7 +4,8 @@ Nothing is parsed here: lengths are ours, and whatever bytes an image holds decr
 stay in the daemon: these are no codecs of the decoder processes, which image after image passes through.
 
 Sources: IEEE Std 1619-2007 (XTS); the kernel's Documentation/admin-guide/device-mapper/dm-crypt.rst (initial
-vectors); New methods in hard disk encryption, Clemens Fruhwirth, 2005 (ESSIV).
+vectors); New methods in hard disk encryption, Clemens Fruhwirth, 2005 (ESSIV); AES-CBC + Elephant diffuser,
+Niels Ferguson, 2006.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Parameters = dict[str, int | bytes]
 
 _AES: Final = "aes"
 _OTHERS: Final = ("serpent", "twofish", "camellia")
-_MODES: Final = ("xts", "cbc", "ecb")
+_MODES: Final = ("xts", "cbc", "ecb", "elephant")
 _KEYS: Final = (16, 24, 32)
 _SECTORS: Final = range(16, 4096 * 16 + 1)
 IVS: Final = ("plain", "plain64", "plain64be", "null", "essiv", "eboiv")
@@ -41,9 +42,11 @@ def check(claim: Enciphered) -> None:
     iv = _bytes(claim.codec, "iv").decode("ascii", "replace")
     if cipher not in (_AES, *_OTHERS) or mode not in _MODES or (mode != "ecb" and iv not in IVS):
         raise Malformed(f"no cipher {claim.codec.name[:40]!r} with vectors {iv[:40]!r}")
+    if mode == "elephant" and (cipher != _AES or iv != "eboiv"):
+        raise Malformed("the diffuser is that of AES-CBC with vectors of the byte")
     if cipher != _AES and not gcrypt.available():
         raise Malformed(f"{cipher} needs libgcrypt, which is not installed here")
-    halves = 2 if mode == "xts" else 1
+    halves = 2 if mode in ("xts", "elephant") else 1
     if len(key) % halves or len(key) // halves not in _KEYS:
         raise Malformed(f"a key of {len(key)} bytes for {claim.codec.name[:40]}")
     if iv == "essiv" and len(_bytes(claim.codec, "ivkey")) not in _KEYS:
@@ -66,6 +69,9 @@ def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray) -
         else:
             data[:] = gcrypt.ecb(cipher, key, data, decrypt=True)
         return
+    if mode == "elephant":
+        _diffused(codec, key, sector, range(first, first + count * step, step), data)
+        return
     vectors = _vectors(codec, cipher, key, first, step, count, sector)
     if cipher == _AES:
         (sectors.aes_xts if mode == "xts" else sectors.aes_cbc)(key, vectors, sector, data)
@@ -77,6 +83,20 @@ def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray) -
         sectors.mask(tweaks, sector, data)
         data[:] = gcrypt.ecb(cipher, key[:half], data, decrypt=True)
         sectors.mask(tweaks, sector, data)
+
+
+def _diffused(codec: Codec, key: bytes, sector: int, numbers: range, data: bytearray) -> None:
+    """Decrypt sectors with BitLocker's diffuser: a key of AES-CBC, behind it one of the sector keys."""
+    half = len(key) // 2
+    vectors = _vectors(codec, _AES, key[:half], numbers.start, numbers.step, len(numbers), sector)
+    sectors.aes_cbc(key[:half], vectors, sector, data)
+    keys = bytearray(32 * len(numbers))
+    for i, number in enumerate(numbers):
+        keys[32 * i : 32 * i + 16] = keys[32 * i + 16 : 32 * i + 32] = (number * sector).to_bytes(
+            16, "little"
+        )
+        keys[32 * i + 31] = 0x80
+    sectors.elephant(sectors.aes_ecb_encrypted(key[half:], keys), sector, data)
 
 
 def _parts(codec: Codec) -> tuple[str, str]:
@@ -102,10 +122,10 @@ def _vectors(
     if iv == b"plain":
         words[::2] = array("Q", [number & 0xFFFF_FFFF for number in numbers])
     elif iv == b"eboiv":  # of the byte, under the key itself
-        words[::2] = array("Q", [number * sector for number in numbers])
+        words[::2] = array("Q", range(first * sector, (first + count * step) * sector, step * sector))
     else:
         half = iv == b"plain64be"
-        words[half::2] = array("Q", [number & 0xFFFF_FFFF_FFFF_FFFF for number in numbers])
+        words[half::2] = array("Q", numbers)  # below 2^64: see ``CipherMap.checked``
     if (byteorder == "big") != bool(half):
         words.byteswap()
     vectors = bytearray(words.tobytes())

@@ -51,6 +51,9 @@ class CipherMap(UnitMap):
             )
         if not 0 <= claim.first < 1 << 63 or not 0 < claim.step <= limits.MIB:
             raise Malformed(f"sectors from {claim.first} in steps of {claim.step}", spec=spec)
+        last = claim.first + claim.size // claim.sector * claim.step
+        if last * (claim.sector if claim.codec.parameters.get("iv") == b"eboiv" else 1) >= 1 << 64:
+            raise Malformed(f"sectors up to {last}: vectors have 64 bits", spec=spec)
         return cls(claim, lower, spec)
 
     def decrypt(self, index: int, stored: memoryview) -> Block | BadUnit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 try:
@@ -69,3 +70,33 @@ def mask(tweaks: bytes | bytearray, sector: int, data: bytearray) -> None:
         spread = int.from_bytes(b"".join(words), "little")
         block = int.from_bytes(data[at : at + sector], "little") ^ spread
         data[at : at + sector] = block.to_bytes(sector, "little")
+
+
+def elephant(keys: bytes | bytearray, sector: int, data: bytearray) -> None:
+    """Undo BitLocker's diffuser in place; ``keys`` holds 32 bytes for each sector.
+
+    Source: Niels Ferguson, AES-CBC + Elephant diffuser, 2006, section 4: B, then A, then the sector key.
+    """
+    if _fast is not None:
+        _fast.elephant(keys, sector, data)
+        return
+    count = sector // 4
+    form = struct.Struct(f"<{count}I")
+    for number, at in enumerate(range(0, len(data), sector)):
+        words = list(form.unpack_from(data, at))
+        _added(words, 2, 5, (0, 10, 0, 25), 3)
+        _added(words, -2, -5, (9, 0, 13, 0), 5)
+        key = bytes(keys[32 * number : 32 * number + 32])
+        plain = int.from_bytes(form.pack(*words), "little")
+        spread = int.from_bytes((key * (sector // 32 + 1))[:sector], "little")
+        data[at : at + sector] = (plain ^ spread).to_bytes(sector, "little")
+
+
+def _added(words: list[int], near: int, far: int, turns: tuple[int, ...], cycles: int) -> None:
+    """Add to each word two others, one of them turned: half a diffuser."""
+    count = len(words)
+    for number in range(cycles * count):
+        at, turn = number % count, turns[number & 3]
+        other = words[(at + far) % count]
+        other = (other << turn | other >> 32 - turn) & 0xFFFF_FFFF
+        words[at] = words[at] + (words[(at + near) % count] ^ other) & 0xFFFF_FFFF

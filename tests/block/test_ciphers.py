@@ -13,6 +13,7 @@ from imgfs.block.enciphered import CipherMap
 from imgfs.block.memory import Memory
 from imgfs.errors import Malformed
 from imgfs.model import Codec, Enciphered
+from tests.backends.bdeimages import Volume
 
 AES = [16, 24, 32]
 
@@ -143,3 +144,34 @@ def test_a_key_never_shows() -> None:
     codec = Codec("aes-xts", {"key": b"s3cret" * 4, "iv": b"plain64"})
     layout = Enciphered(size=512, sector=512, codec=codec)
     assert "s3cret" not in f"{codec} {codec!r} {layout!r}"
+
+
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("method", ["cbc-128-diffuser", "cbc-256-diffuser"])
+def test_the_diffuser_is_undone(way, method, sector) -> None:
+    volume = Volume(method=method, sector=sector)
+    key = volume.key
+    short = 16 if method == "cbc-128-diffuser" else 32
+    codec = Codec("aes-elephant", {"key": key[:short] + key[32 : 32 + short], "iv": b"eboiv"})
+    plain = random.Random(method).randbytes(3 * sector)
+    stored = bytearray(volume.encipher(7 * sector, plain))
+    ciphers.check(Enciphered(size=len(stored), sector=sector, codec=codec))
+    ciphers.decrypt(codec, sector, 7, 1, stored)
+    assert bytes(stored) == plain
+
+
+def test_the_diffuser_is_refused_where_there_is_none() -> None:
+    for name, key, iv in (
+        ("serpent-elephant", bytes(64), b"eboiv"),
+        ("aes-elephant", bytes(64), b"plain64"),
+        ("aes-elephant", bytes(63), b"eboiv"),
+        ("aes-elephant", bytes(48 + 32), b"eboiv"),
+    ):
+        with pytest.raises(Malformed):
+            ciphers.check(Enciphered(size=512, sector=512, codec=Codec(name, {"key": key, "iv": iv})))
+    if sectors.FAST:
+        from imgfs.block import _ciphers
+
+        for keys, sector, size in ((32, 512, 1024), (31, 512, 512), (64, 512, 512), (32, 1 << 15, 1 << 15)):
+            with pytest.raises(ValueError, match=r"sector|vector"):
+                _ciphers.elephant(bytes(keys), sector, bytearray(size))

@@ -40,6 +40,17 @@ ISO = {
 }
 DAMAGED = {"fox-it_dissect.evidence/ewf.E01.xz", "simsong_bulk_extractor/email_test.E01.xz"}
 THREE_VOLUMES = "LTRData_DiscUtils/lvm2.vhdx.gz"
+CUT = {
+    f"fox-it_dissect.fve/{name}.bin.gz"
+    for name in (
+        "aes_128",
+        "aes_256_diffuser",
+        "aes-xts_128",
+        "recovery_password",
+        "startup_key",
+        "suspended",
+    )
+}
 TWO_NTFS = "sleuthkit_sleuthkit/imageformat_mmls_1.E01"
 HARD_LINKS = "penguin359_hfsplus-rs/hfsp-small.img.xz"
 DMG_HFS = {
@@ -98,7 +109,14 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_every_truth_and_damaged_exception_is_shown_here() -> None:
     rows = tomllib.loads((ROOT / "tests/corpus-exceptions.toml").read_text())["image"]
     named = {row["name"] for row in rows if row["reason"] in ("truth", "damaged")}
-    shown = {THREE_VOLUMES} | ISO | DAMAGED | DMG_HFS | {TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
+    shown = (
+        {THREE_VOLUMES}
+        | ISO
+        | DAMAGED
+        | DMG_HFS
+        | CUT
+        | {TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
+    )
     assert named <= shown, "an exception that nothing is shown for"
 
 
@@ -310,3 +328,30 @@ def test_of_a_damaged_image_every_readable_chunk_is_right_and_the_rest_is_said(
     assert not outcome["sound"]
     assert sum(stop - start for start, stop, _ in outcome["bad"]) == sum(stop - start for start, stop in bad)
     assert all("checksum" in why for _, _, why in outcome["bad"])
+
+
+@pytest.mark.parametrize("name", sorted(CUT))
+def test_of_a_bitlocker_volume_that_is_cut_what_is_there_is_right(
+    corpus: Path, scratch: Path, name: str
+) -> None:
+    """The truth was copied from dislocker into a sparse file: with zeros where the image has nothing."""
+    image = unpacked(corpus, name, scratch / "case")
+    known = truth(corpus, name)["volumes"][0]  # type: ignore[index]
+    rows = [("password", known.get("password")), ("recovery", known.get("recovery_password"))]
+    if "keyfile" in known:
+        rows.append(("keyfile", corpus / "corpus" / Path(name).parent / known["keyfile"]))
+    keys = scratch / "keys.toml"
+    keys.write_text("".join(f'[[key]]\ntype = "{t}"\nvalue = "{v}"\n' for t, v in rows if v))
+    keys.chmod(0o600)
+    stored, digest = image.stat().st_size, hashlib.sha256()
+    with mounted(image, at=scratch / "mnt", options=("--keys", str(keys))) as point:
+        volume = next(point.glob("*/00-bitlocker.*")) / "volume.raw"
+        with volume.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            assert stored < size == known["decrypted_size"]
+            for at in range(0, stored, 512 * 1024):
+                digest.update(os.pread(file.fileno(), min(512 * 1024, stored - at), at))
+            with pytest.raises(OSError, match="rror"):
+                os.pread(file.fileno(), 4096, stored // 4096 * 4096 + 4096)
+    digest.update(bytes(size - stored))
+    assert digest.hexdigest() == known["decrypted_sha256_here"]
