@@ -58,6 +58,8 @@ async def run(
         UsageError, MountError, SandboxError: before ``live`` was called.
     """
     log_events = events.install(config.log)
+    if config.settings.overrule.keys:
+        unlocking.hide()
     where = Path(config.mountpoint)
     async with open_session(config.paths(), config.settings) as session:
         created = mountpoint.prepare(where, config.paths())
