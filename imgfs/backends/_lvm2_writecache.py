@@ -48,8 +48,9 @@ def body(volumes: Volumes, volume: Logical, segment: Segment) -> Body:
 
 
 def _mapped(content: Content) -> tuple[dict[int, int], int, int]:
-    """Return where the cache has which block of the origin, the bytes of a block, and where its data begins."""
-    magic, version, block, _, count, committed = _SUPERBLOCK.unpack(content.read(0, _SUPERBLOCK.size))
+    """Return where the cache has which block, the bytes of a block, and where its data begins."""
+    head = _SUPERBLOCK.unpack(content.read(0, _SUPERBLOCK.size))
+    magic, version, block, _, count, committed = head
     if magic != _MAGIC or version != 1 or block not in _SIZES or not 0 < count <= _BLOCKS:
         raise Malformed(f"version {version} of kind {magic:#x}, {count} blocks of {block} bytes")
     data_at = -(-(_ENTRIES_AT + _ENTRY * count) // block) * block
