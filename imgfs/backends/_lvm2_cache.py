@@ -116,15 +116,15 @@ def _written_back(volumes: Volumes, name: str, origin: Body, parts: _Parts) -> B
                 dirty.add(index)
     newer = [old * block for old, index in mapped.items() if unsure or index in dirty]
     said = f"{len(mapped)} blocks are read from the cache, {len(newer)} of them are newer there"
-    volumes.say(name, f"cached, writeback: {said}{_places(newer, block, origin.size)}")
+    volumes.say(name, f"cached, writeback: {said}{places(newer, block, origin.size)}")
     if unsure:
         volumes.say(name, "its cache was not closed: all of its blocks count as newer")
     if damage:
         volumes.say(name, f"the map of its cache is damaged ({damage[0]}): what it does not name is lost")
-    return _overlaid(volumes, origin, parts.data, mapped, block, known=not damage)
+    return overlaid(volumes, origin, parts.data, mapped, block, known=not damage)
 
 
-def _places(starts: list[int], block: int, size: int) -> str:
+def places(starts: list[int], block: int, size: int) -> str:
     """Return where blocks lie, the first few ranges."""
     ranges = merged((start, min(start + block, size)) for start in starts if start < size)
     named = ", ".join(f"[{start}, {stop})" for start, stop in ranges[:_NAMED])
@@ -132,9 +132,10 @@ def _places(starts: list[int], block: int, size: int) -> str:
     return f": {named}{more}" if named else ""
 
 
-def _overlaid(
+def overlaid(
     volumes: Volumes, origin: Body, data: Body, mapped: dict[int, int], block: int, *, known: bool
 ) -> Body:
+    """Return an origin with blocks of a cache over it; not ``known``: what is not mapped is lost."""
     below, base = volumes.stack.lower(origin)
     above, at = volumes.stack.lower(data)
     size = origin.size

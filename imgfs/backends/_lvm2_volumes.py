@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends import _lvm2_cache, _lvm2_mirror, _lvm2_raid, _lvm2_snapshot, _lvm2_thin
+from imgfs.backends import (
+    _lvm2_cache,
+    _lvm2_mirror,
+    _lvm2_raid,
+    _lvm2_snapshot,
+    _lvm2_thin,
+    _lvm2_writecache,
+)
 from imgfs.backends._lvm2_bodies import Body, hole_body, joined, lost_body, merged
 from imgfs.backends._stripes import Disk, deal, plain
 from imgfs.errors import EvidenceError, Malformed
@@ -181,6 +188,8 @@ class Volumes:
                 return self._inner(segment, "pool")
             case "cache":
                 return _lvm2_cache.body(self, volume, segment)
+            case "writecache":
+                return _lvm2_writecache.body(self, volume, segment)
             case "cache-pool":
                 return self._inner(segment, "data")
             case "integrity":

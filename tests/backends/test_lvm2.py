@@ -164,7 +164,7 @@ def test_every_volume_reads_as_the_kernel_read_it(recorded, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear", "thin", "snapshot", "cache"])
+@pytest.mark.parametrize("name", ["linear", "thin", "snapshot", "cache", "writecache"])
 def test_what_lay_on_a_missing_disk_is_lost_and_everything_else_is_right(recorded, name: str) -> None:
     group = recorded(name)
     _, whole = read_all(group)
@@ -275,6 +275,8 @@ def test_how_much_of_a_cache_is_newer_is_said(recorded) -> None:
     for volume in ("back", "older", "single"):
         newer = int(said[volume].split(" of them")[0].split()[-1])
         assert newer > 0
+    writes, _ = opened(recorded("writecache").readers())
+    assert any("blocks are newer in the cache" in note for note in writes.notes)
     crashed, _ = opened(recorded("crash").readers())
     assert any("its cache was not closed" in note for note in crashed.notes)
 
