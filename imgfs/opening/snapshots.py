@@ -53,6 +53,7 @@ class Snapshots:
                 Layer(spec=str(inner.spec), backend=backend.name, kind="volume", path=f"{place.path}/{name}")
             )
             record.volume(volume)
+            record.start = -1  # it is laid over the volume, nowhere in one piece
             record.created(volume.created_ns)
             one = _Snapshot(self, backend, source, place, volume, record)
             m_ns = volume.created_ns or self._tree.m_ns
