@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imgfs.errors import IsADirectory, NotADirectory
+from imgfs.errors import IsADirectory
 from imgfs.model import Attr, Kind
+from imgfs.tree.nodes import _File
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -15,16 +16,15 @@ if TYPE_CHECKING:
     from imgfs.tree.nodes import Child, Node
 
 
-class LaterRaw:
+class LaterRaw(_File):
     """A file whose size is known and whose bytes are found when it is opened."""
 
-    __slots__ = ("_attr", "_source", "forever", "ino", "spec")
+    __slots__ = ("_attr", "_source", "spec")
 
     def __init__(
         self, ino: Ino, source: Callable[[], Awaitable[ByteSource]], *, size: int, m_ns: int, spec: str
     ) -> None:
-        self.ino = ino
-        self.forever = True
+        super().__init__(ino, forever=True)
         self.spec = spec
         self._source = source
         self._attr = Attr(
@@ -38,23 +38,6 @@ class LaterRaw:
     async def attr(self) -> Attr:
         """Return the attributes."""
         return self._attr
-
-    async def find(self, name: bytes) -> Node:
-        """Refuse: no directory."""
-        raise NotADirectory(name.decode("utf-8", "backslashreplace"))
-
-    def row(self, index: int) -> Child | None:
-        """Return nothing."""
-        del index
-        return None
-
-    async def more(self, index: int) -> bool:
-        """Refuse: no directory."""
-        raise NotADirectory(str(index))
-
-    async def link(self) -> bytes:
-        """Refuse: no link."""
-        raise NotADirectory("no link")
 
     async def open(self) -> ByteSource:
         """Find the bytes."""
