@@ -46,8 +46,8 @@ class Snapshots:
             self._attempts.damaged(layer, f"{backend.name} answered with no snapshots")
             return
         layer.table(answer.opened)
-        for number, volume in enumerate(answer.opened.volumes[: limits.MAX_STATES], 1):
-            name = f"{backend.name}{number}"
+        for volume in answer.opened.volumes[: limits.MAX_STATES]:
+            name = f"{backend.name}{volume.slot}"
             inner = place.inner(backend.name).at(str(volume.slot))
             record = self._attempts.layers.add(
                 Layer(spec=str(inner.spec), backend=backend.name, kind="volume", path=f"{place.path}/{name}")
