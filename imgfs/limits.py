@@ -51,6 +51,7 @@ READ_MAX: Final = 1 * MIB  # bytes of one `read`
 # Deriving a key: memory is what the header claims (argon2 as cryptsetup sets it up wants 1 GiB), so a hostile
 # one may not have more than this, nor more than half of what is free; time covers a slow machine.
 DERIVE_MEMORY: Final = 4 * GIB
+RESOLVE_PATIENCE: Final = 15.0  # seconds a directory waits for what is being opened; the rest appears later
 MAX_PROTECTORS: Final = 64  # LUKS2 has 32 slots, FileVault and BitLocker a handful
 MAX_KEYFILE: Final = 8 * MIB  # as cryptsetup
 DEADLINE: Final = {

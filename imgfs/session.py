@@ -90,6 +90,9 @@ class Session:
             if not isinstance(disk, Dir):
                 continue
             await disk.complete()
+            raw = disk.child(b"disk.raw")
+            if raw is not None:
+                yield disk_name.decode("utf-8", "backslashreplace"), await raw.open()
             for name in disk.names():
                 volume = disk.child(name)
                 raw = volume.child(b"volume.raw") if isinstance(volume, Dir) else None

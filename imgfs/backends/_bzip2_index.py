@@ -108,7 +108,7 @@ def steps(reader: Reader, part: int) -> Steps:
 
 
 def _proven(data: bytes, base: int, bit: int, end: int, known: dict[bytes, _Held]) -> list[bytes] | None:
-    """Return rows of the block at [bit, end); None: there is none. ``known``: short ones that come again."""
+    """Return rows of the block at [bit, end); None: there is none. ``known``: short blocks, to come again."""
     first, last = (bit - base) // 8, -(-(end - base) // 8)
     head, tail = (bit - base) % 8, -(end - base) % 8
     try:

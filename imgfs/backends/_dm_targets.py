@@ -1,88 +1,101 @@
-"""Targets of the device-mapper as runs over layouts: each returns (logical, length, target, which) in bytes.
+"""Targets of the device-mapper, each the bytes of one line: LVM2 is made of the same, so they are shared.
 
-Source: the kernel's Documentation/admin-guide/device-mapper: linear.rst, striped.rst, zero.rst, dm-crypt.rst.
+Source: the kernel's Documentation/admin-guide/device-mapper: linear.rst, striped.rst, zero.rst, dm-crypt.rst,
+snapshot.rst, thin-provisioning.rst, dm-raid.rst.
 """
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends import _lvm2_snapshot, _lvm2_thin
+from imgfs.backends._luks import NULL, codec
+from imgfs.backends._lvm2_bodies import Body, Stack, hole_body, lost_body
+from imgfs.backends._lvm2_group import Group, Logical, Segment
+from imgfs.backends._lvm2_mirror import first_of
+from imgfs.backends._lvm2_volumes import Volumes
+from imgfs.backends._stripes import copies, deal, parity, plain
 from imgfs.errors import Malformed, NotSupported
-from imgfs.model import HOLE, LOST, Enciphered, Linear, Striped
+from imgfs.model import Enciphered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imgfs.backends import Reader
-    from imgfs.model import Layout
+    from imgfs.backends._lvm2_text import Section
 
 _SECTOR: Final = 512
-_STRIPES_MOST: Final = 1024
+_MEMBERS_MOST: Final = 253
 _PREFIXES: Final = ("/dev/mapper/", "/dev/")
+_RAID_DEFAULTS: Final = {"raid5": "raid5_ls", "raid6": "raid6_zr", "raid10_near": "raid10"}
 
-Run = tuple[int, int, int, int]
 
-
-class Devices:
-    """What the lines of a table refer to: files, and devices of earlier lines."""
+class Devices(Volumes):
+    """What the lines of a table refer to: files beside it, and devices of earlier lines."""
 
     def __init__(self, reader: Reader) -> None:
-        self._sizes = [reader.size, *(other.size for other in reader.others)]
-        self._files = {other.name: index for index, other in enumerate(reader.others, 1)}
-        self._tickets = len(self._sizes)
-        self._named: dict[str, int] = {}
-        self.layouts: list[Layout] = []
+        group = Group(
+            name="",
+            uuid="",
+            seqno=0,
+            extent=_SECTOR,
+            physical={},
+            logical={},
+            status=frozenset(),
+            host="",
+            notes=(),
+        )
+        super().__init__(group, {}, Stack([reader, *reader.others]))
+        self._files = {other.name: number for number, other in enumerate(reader.others, 1)}
+        self._defined: dict[str, Body] = {}
         self.wants: list[str] = []
-        self.notes: list[str] = []
-        self.lost: list[tuple[int, int, str]] = []
 
-    def define(self, name: str, layout: Layout) -> None:
+    def define(self, name: str, body: Body) -> None:
         """Give a device its name; later lines may refer to it."""
-        self._named[name] = self.add(layout)
+        self._defined[name] = body
 
-    def add(self, layout: Layout) -> int:
-        """Add a layout; return its number as layouts count each other."""
-        self.layouts.append(layout)
-        self._sizes.append(layout.size)
-        return self._tickets + len(self.layouts) - 1
+    def pool(self, name: str, segment: Segment) -> None:
+        """Remember what a thin pool is made of."""
+        self.group.logical[name] = _logical(name, segment)
 
-    def find(self, word: str) -> int:
-        """Return the number of a device; -1: its file is not here, which is noted, and asked for."""
+    def name(self, word: str) -> str:
+        """Return a device's name as lines before gave it, or the word itself."""
         for prefix in ("", *_PREFIXES):
-            if word.startswith(prefix) and word[len(prefix) :] in self._named:
-                return self._named[word[len(prefix) :]]
-        if word in self._files:
-            return self._files[word]
-        if word not in self.wants:
-            self.wants.append(word)
-            self.notes.append(f"{word} is not here: what lies on it is lost")
-        return -1
+            if word.startswith(prefix) and word[len(prefix) :] in self._defined:
+                return word[len(prefix) :]
+        return word
 
-    def size(self, number: int) -> int:
-        """Return the bytes of a device."""
-        return self._sizes[number]
+    def body(self, name: str) -> Body:
+        """Return the bytes of a device; a file that is not here has none, is asked for, and that is said."""
+        known = self.name(name)
+        if known in self._defined:
+            return self._defined[known]
+        number = self._files.get(name)
+        if number is not None:
+            size = self.stack.tickets[number].size
+            return Body(size, [(0, size, number, 0)] if size else [], 1)
+        if name not in self.wants:
+            self.wants.append(name)
+            self.say(name, "is not here: what lies on it is lost")
+        return lost_body(0)
 
-    def window(self, word: str, sector: int, length: int) -> tuple[int, int, int]:
-        """Return (target, usable length, which) of ``length`` bytes from a sector of a device on.
+    def window(self, word: str, sector: str, length: int) -> Body:
+        """Return ``length`` bytes from a sector of a device on; what is beyond its end is lost, and said.
 
         Raises:
-            Malformed: a negative sector.
+            Malformed, ValueError: no such sector.
         """
-        if sector < 0:
+        start = int(sector) * _SECTOR
+        if start < 0:
             raise Malformed(f"sector {sector} of {word}")
-        which = self.find(word)
-        at = sector * _SECTOR
-        if which < 0:
-            return LOST, 0, 0
-        held = min(max(self.size(which) - at, 0), length)
-        if held < length:
-            self.notes.append(f"{word} ends {length - held} bytes before what the table lays on it")
-        return at, held, which
+        inner = self.body(word)
+        if 0 < inner.size < start + length:
+            self.say(word, f"ends {start + length - inner.size} bytes before what the table lays on it")
+        return self.part(inner, start, length)
 
 
-def target(name: str, words: list[str], start: int, length: int, devices: Devices) -> list[Run]:
-    """Return the runs of one line: ``length`` bytes, from 0 on.
+def target(name: str, device: str, words: list[str], length: int, devices: Devices) -> Body:
+    """Return the bytes of one line of a device.
 
     Raises:
         Malformed, ValueError, IndexError: its arguments are none.
@@ -91,83 +104,131 @@ def target(name: str, words: list[str], start: int, length: int, devices: Device
     known = _TARGETS.get(name)
     if known is None:
         raise NotSupported(f"target {name[:40]!r} is not known here ({', '.join(sorted(_TARGETS))} are)")
-    return known(words, start, length, devices)
+    return known(device, words, length, devices)
 
 
-def _linear(words: list[str], start: int, length: int, devices: Devices) -> list[Run]:
-    del start
-    return _whole(devices, words[0], int(words[1]), length)
+def _linear(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    del device
+    return devices.window(words[0], words[1], length)
 
 
-def _whole(devices: Devices, word: str, sector: int, length: int) -> list[Run]:
-    at, held, which = devices.window(word, sector, length)
-    runs = [(0, held, at, which)] if held else []
-    return runs + ([(held, length - held, LOST, 0)] if held < length else [])
+def _zero(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    del device, words, devices
+    return hole_body(length)
 
 
-def _zero(words: list[str], start: int, length: int, devices: Devices) -> list[Run]:
-    del words, start, devices
-    return [(0, length, HOLE, 0)]
+def _error(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    del device, words, devices
+    return lost_body(length)
 
 
-def _error(words: list[str], start: int, length: int, devices: Devices) -> list[Run]:
-    del words, start, devices
-    return [(0, length, LOST, 0)]
+def _origin(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    return _linear(device, [words[0], "0"], length, devices)
 
 
-def _striped(words: list[str], start: int, length: int, devices: Devices) -> list[Run]:
-    del start
+def _striped(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    del device
     count, chunk = int(words[0]), int(words[1]) * _SECTOR
-    if not 0 < count <= _STRIPES_MOST or chunk <= 0 or length % (count * _SECTOR):
+    if not 0 < count <= _MEMBERS_MOST or chunk <= 0 or length % (count * _SECTOR):
         raise Malformed(f"{count} stripes of {chunk} bytes in {length}")
-    each = length // count
-    members = [devices.window(words[2 + 2 * i], int(words[3 + 2 * i]), each) for i in range(count)]
-    ends, which, base = array("I"), array("H"), array("q")
-    for at, held, lower in members:
-        if held == each:
-            which.append(lower)
-            base.append(at)
-        ends.append(len(which))
-    layout = Striped(
-        size=length,
-        chunk=chunk,
-        stride=chunk,
-        ends=ends.tobytes(),
-        which=which.tobytes(),
-        base=base.tobytes(),
-        factor=b"\1" * len(which),
+    parts = [devices.window(words[2 + 2 * i], words[3 + 2 * i], length // count) for i in range(count)]
+    return deal(devices.stack, length, chunk, [devices.disk(part) for part in parts], plain(count))
+
+
+def _raid(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    kind, told = words[0], int(words[1])
+    parameters, rest = words[2 : 2 + told], words[2 + told :]
+    count, pairs = int(rest[0]), rest[1:]
+    if not 0 < count <= _MEMBERS_MOST or len(pairs) < 2 * count or not parameters:
+        raise Malformed(f"{count} members of {kind[:40]}")
+    kind = _RAID_DEFAULTS.get(kind, kind)
+    chunk = int(parameters[0]) * _SECTOR
+    options = dict(zip(parameters[1::2], parameters[2::2], strict=False))
+    members = [
+        devices.body(pairs[2 * i + 1]) if pairs[2 * i + 1] != "-" else lost_body(0) for i in range(count)
+    ]
+    if kind == "raid1":
+        whole = [devices.part(member, 0, length) for member in members]
+        return first_of(devices, length, whole)
+    if chunk <= 0:
+        raise Malformed(f"chunks of {chunk} bytes")
+    if kind == "raid0":
+        pattern = plain(count)
+    elif kind == "raid10":
+        if options.get("raid10_format", "near") != "near":
+            raise NotSupported(f"raid10 of format {options['raid10_format'][:20]}")
+        pattern = copies(count, int(options.get("raid10_copies", "2")))
+    elif kind.startswith(("raid4", "raid5_", "raid6_")):
+        pattern = parity(kind, count)
+    else:
+        raise NotSupported(f"raid of type {kind[:40]!r}")
+    size = max((member.size for member in members), default=0)
+    disks = [devices.disk(devices.part(member, 0, size)) for member in members]
+    if any(disk is None for disk in disks):
+        devices.say(
+            device or "the disk", f"{sum(disk is None for disk in disks)} of {count} members are missing"
+        )
+    return deal(devices.stack, length, chunk, disks, pattern)
+
+
+def _snapshot(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    del device
+    if not words[2].startswith("P"):
+        raise NotSupported("a snapshot whose store is not persistent")
+    section: Section = {"cow_store": words[1], "origin": words[0], "chunk_size": int(words[3])}
+    return _lvm2_snapshot.body(devices, _segment("snapshot", length, section))
+
+
+def _thin_pool(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    section: Section = {"metadata": words[0], "pool": words[1], "chunk_size": int(words[2])}
+    devices.pool(device, _segment("thin-pool", length, section))
+    return devices.part(devices.body(words[1]), 0, length)
+
+
+def _thin(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    section: Section = {"thin_pool": devices.name(words[0]), "device_id": int(words[1])}
+    if len(words) > 2:
+        section["external_origin"] = words[2]
+    segment = _segment("thin", length, section)
+    return _lvm2_thin.body(devices, _logical(device, segment), segment)
+
+
+def _logical(name: str, segment: Segment) -> Logical:
+    return Logical(
+        name=name,
+        uuid="",
+        size=segment.length,
+        segments=(segment,),
+        visible=True,
+        created_ns=None,
+        host="",
+        status=frozenset(),
     )
-    return [(0, length, 0, devices.add(layout))]
 
 
-def _crypt(words: list[str], start: int, length: int, devices: Devices) -> list[Run]:
-    from imgfs.backends._luks import NULL, codec
+def _segment(kind: str, length: int, section: Section) -> Segment:
+    return Segment(start=0, length=length, kind=kind, extent=_SECTOR, section=section)
 
-    del start
-    cipher, key, first, device, at = words[0], words[1], int(words[2]), words[3], int(words[4])
+
+def _crypt(device: str, words: list[str], length: int, devices: Devices) -> Body:
+    from imgfs.block import ciphers
+
+    del device
+    cipher, key, first = words[0], words[1], int(words[2])
     sector, step = _crypt_options(words[5:])
-    runs = _whole(devices, device, at, length)
-    if cipher.startswith(NULL):
-        return runs
-    if key in ("-", ":") or key.startswith(":"):
+    inner = devices.window(words[3], words[4], length)
+    if cipher.startswith(NULL) or inner.lost() == [(0, length)]:
+        return inner
+    if key == "-" or key.startswith(":"):
         raise NotSupported("crypt without its key: dmsetup table --showkeys prints it")
-    if runs[0][2] == LOST:
-        return runs
-    _, held, where, which = runs[0]
-    held -= held % sector
-    if not held:
-        return [(0, length, LOST, 0)]
-    layout = Enciphered(
-        size=held,
-        sector=sector,
-        codec=codec(cipher, bytes.fromhex(key)),
-        first=first,
-        step=step,
-        base=where,
-        which=which,
-    )
-    made = [(0, held, 0, devices.add(layout))]
-    return made + ([(held, length - held, LOST, 0)] if held < length else [])
+    if length % sector:
+        raise Malformed(f"{length} bytes in sectors of {sector}")
+    which, base = devices.stack.lower(inner)
+    how = codec(cipher, bytes.fromhex(key))
+    layout = Enciphered(size=length, sector=sector, codec=how, first=first, step=step, base=base, which=which)
+    ciphers.check(layout)
+    number = devices.stack.add(layout, 1, {which})
+    return Body(length, [(0, length, number, 0)], 1, inner=tuple(inner.lost()))
 
 
 def _crypt_options(words: list[str]) -> tuple[int, int]:
@@ -186,15 +247,15 @@ def _crypt_options(words: list[str]) -> tuple[int, int]:
     return sector, 1 if large else sector // _SECTOR
 
 
-def whole(size: int, runs: list[Run]) -> Linear:
-    """Return runs as a layout."""
-    return Linear.of(size, [run[:3] for run in runs], [run[3] for run in runs])
-
-
-_TARGETS: Final[dict[str, Callable[[list[str], int, int, Devices], list[Run]]]] = {
+_TARGETS: Final[dict[str, Callable[[str, list[str], int, Devices], Body]]] = {
     "linear": _linear,
     "zero": _zero,
     "error": _error,
     "striped": _striped,
+    "raid": _raid,
+    "snapshot": _snapshot,
+    "snapshot-origin": _origin,
+    "thin-pool": _thin_pool,
+    "thin": _thin,
     "crypt": _crypt,
 }

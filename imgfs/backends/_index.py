@@ -31,7 +31,7 @@ _FOOT: Final = struct.Struct("<8sIIQQQIII")  # magic, version, part, image, blob
 _MAGIC: Final = b"imgfsidx"
 _CRC: Final = struct.Struct("<I")
 _END: Final = _FOOT.size + _CRC.size
-_STEP_BYTES: Final = limits.INDEX_SLICE // 2  # a step ends behind so many; one piece of it is smaller
+_STEP_BYTES: Final = limits.INDEX_SLICE // 2  # a step gives so many at most
 _COMPARED: Final = (
     256 * limits.MIB
 )  # bytes in front of the tables whose checksum is compared at every opening
@@ -52,6 +52,7 @@ class Indexer:
         self._part = -1
         self._step = 0
         self._done = 0
+        self._left = b""  # of the last piece, which was larger than a step may give
 
     def index(self, part: int, step: int) -> Slice:
         """Go on with a part, of which ``step`` steps were made, for about ``limits.PAGE_SECONDS``.
@@ -60,20 +61,23 @@ class Indexer:
             Malformed: another worker made them.
         """
         if not step:
-            self._now, self._part, self._step, self._done = self._steps(part), part, 0, 0
+            self._now, self._part, self._step, self._done, self._left = self._steps(part), part, 0, 0, b""
         if self._now is None or (part, step) != (self._part, self._step):
             raise Malformed("what was making the index is gone")
         until = time.monotonic() + limits.PAGE_SECONDS
-        held = bytearray()
-        last = True
-        for data, done in self._now:
-            self._done = done
-            held += data
-            if len(held) >= _STEP_BYTES or time.monotonic() > until:
-                last = False
-                break
+        held = bytearray(self._left)
+        last = len(held) <= _STEP_BYTES
+        if last:
+            for data, done in self._now:
+                self._done = done
+                held += data
+                if len(held) >= _STEP_BYTES or time.monotonic() > until:
+                    last = False
+                    break
+        self._left = bytes(held[_STEP_BYTES:])
+        last = last and not self._left
         self._step += 1
-        return Slice(bytes(held), self._done, last)
+        return Slice(bytes(held[:_STEP_BYTES]), self._done, last)
 
 
 @dataclass(frozen=True, slots=True)

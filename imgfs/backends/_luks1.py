@@ -89,8 +89,8 @@ def read_header(reader: Reader) -> Header:
     )
 
 
-def open_1(reader: Reader, options: Options) -> VolumeTable:
-    """Open a volume with the analyst's keys.
+def open_1(data: Reader, options: Options, apart: Reader | None = None) -> VolumeTable:
+    """Open a volume with the analyst's keys; ``apart``: where its header lies, if not at its start.
 
     Raises:
         NeedKey: none of them opens it.
@@ -98,6 +98,7 @@ def open_1(reader: Reader, options: Options) -> VolumeTable:
     """
     from imgfs.backends import _kdf
 
+    reader = apart or data
     header = read_header(reader)
     protectors = tuple(Protector(str(s.number), "password|keyfile", "", s.cost) for s in header.slots)
 
@@ -116,7 +117,7 @@ def open_1(reader: Reader, options: Options) -> VolumeTable:
             kinds=KINDS,
             protectors=tuple((p.slot, p.kind, p.id, p.cost) for p in protectors),
         )
-    size = max(reader.size - header.payload, 0) // _SECTOR * _SECTOR
+    size = max(data.size - header.payload, 0) // _SECTOR * _SECTOR
     layout: Layout
     if header.cipher.startswith(NULL):
         layout = Linear.of(size, [(0, size, header.payload)] if size else [])

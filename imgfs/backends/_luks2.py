@@ -86,27 +86,27 @@ def _copy(reader: Reader, at: int) -> Copy:
     return Copy(sequence, _text(label), _text(uuid), at, told)
 
 
-def open_2(reader: Reader, options: Options) -> VolumeTable:
-    """Open a volume with the analyst's keys.
+def open_2(reader: Reader, options: Options, header: Reader | None = None) -> VolumeTable:
+    """Open a volume with the analyst's keys; ``header``: where it lies, if apart.
 
     Raises:
         NeedKey: none of them opens it.
         NotSupported: with integrity, or a cipher that is not known.
         Malformed: no copy of the header is whole.
     """
-    good, said = copies(reader)
+    good, said = copies(header or reader)
     if not good:
         raise Malformed("; ".join(said) or "no header")
     copy = good[0]
     if len(good) == 1:
         said.append("one copy of the header is missing" if not said else "read from the other copy")
     try:
-        return _opened(reader, options, copy, said)
+        return _opened(reader, header or reader, options, copy, said)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error) as why:
         raise Malformed(f"JSON of the header: {type(why).__name__}: {why}") from None
 
 
-def _opened(reader: Reader, options: Options, copy: Copy, said: list[str]) -> VolumeTable:
+def _opened(data: Reader, reader: Reader, options: Options, copy: Copy, said: list[str]) -> VolumeTable:
     area = copy.area
     segments = _segments(area, said)
     slots = _slots(area, options.threads)
@@ -132,7 +132,7 @@ def _opened(reader: Reader, options: Options, copy: Copy, said: list[str]) -> Vo
             protectors=tuple((p.slot, p.kind, p.id, p.cost) for p in protectors),
             memory=max((slot.memory for slot in slots), default=0) * 1024,
         )
-    layouts, size = _layouts(reader, segments, key)
+    layouts, size = _layouts(data, segments, key)
     volume = Volume(
         slot=1,
         kind=SlotKind.ALLOCATED,

@@ -215,7 +215,7 @@ class Stack:
             made = Linear(size=size, logical=logical, length=length, target=target, which=which)
         else:
             made = Linear(size=size, logical=b"", length=b"", target=b"", rows=rows)
-        number = self._add(made, 1, set(columns[3]))
+        number = self.add(made, 1, set(columns[3]))
         self._tables += columns if made.rows else ()
         return number
 
@@ -247,14 +247,14 @@ class Stack:
             base=array("q", base).tobytes(),
             factor=bytes(factor),
         )
-        return self._add(made, max(map(len, terms)), set(which))
+        return self.add(made, max(map(len, terms)), set(which))
 
     def write(self, reader: Reader) -> None:
         """Write what is not in the message into the memory file."""
         if self._tables:
             reader.write_table(_slices(self._tables))
 
-    def _add(self, layout: Layout, terms: int, lowers: set[int]) -> int:
+    def add(self, layout: Layout, terms: int, lowers: set[int]) -> int:
         """Add a layout whose bytes take ``terms`` reads of its lowers each.
 
         Raises:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._dm_blocks import BLOCK, Blocks, checksum
-from imgfs.backends._lvm2_bodies import Body, inherited, joined
+from imgfs.backends._lvm2_bodies import Body, inherited, joined, merged
 from imgfs.backends._lvm2_content import Content
 from imgfs.backends._lvm2_label import SECTOR
 from imgfs.errors import EvidenceError, Malformed
@@ -33,6 +33,7 @@ _NEEDS_CHECK: Final = 2
 _VALID: Final = 1
 _DIRTY: Final = 2
 _FLAG_BITS: Final = 16
+_NAMED: Final = 6  # ranges, in what is said
 _BLOCKS: Final = 4_000_000  # of one cache
 
 
@@ -113,14 +114,22 @@ def _written_back(volumes: Volumes, name: str, origin: Body, parts: _Parts) -> B
             mapped[old] = index if old not in mapped else -1
             if version == 1 and entry & _DIRTY:
                 dirty.add(index)
-    newer = len(mapped) if unsure else len(dirty)
-    said = f"{len(mapped)} blocks are read from the cache, {newer} of them are newer there"
-    volumes.say(name, f"cached, writeback: {said}")
+    newer = [old * block for old, index in mapped.items() if unsure or index in dirty]
+    said = f"{len(mapped)} blocks are read from the cache, {len(newer)} of them are newer there"
+    volumes.say(name, f"cached, writeback: {said}{_places(newer, block, origin.size)}")
     if unsure:
         volumes.say(name, "its cache was not closed: all of its blocks count as newer")
     if damage:
         volumes.say(name, f"the map of its cache is damaged ({damage[0]}): what it does not name is lost")
     return _overlaid(volumes, origin, parts.data, mapped, block, known=not damage)
+
+
+def _places(starts: list[int], block: int, size: int) -> str:
+    """Return where blocks lie, the first few ranges."""
+    ranges = merged((start, min(start + block, size)) for start in starts if start < size)
+    named = ", ".join(f"[{start}, {stop})" for start, stop in ranges[:_NAMED])
+    more = f" and {len(ranges) - _NAMED} more ranges" if len(ranges) > _NAMED else ""
+    return f": {named}{more}" if named else ""
 
 
 def _overlaid(

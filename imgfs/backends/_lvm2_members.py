@@ -73,9 +73,13 @@ def find(sources: Sequence[Reader]) -> Found:
         return Found(group=None, members=members, present={}, notes=tuple(notes))
     present: dict[str, int] = {}
     names = {physical.uuid: name for name, physical in group.physical.items()}
-    for ticket, member in members.items():
+    seen = {
+        ticket: max((each.seqno for each in held.get(ticket, ()) if each.uuid == group.uuid), default=-1)
+        for ticket in members
+    }
+    for ticket, own in sorted(seen.items(), key=lambda item: -item[1]):  # of two copies the newer one
+        member = members[ticket]
         name = names.get(member.uuid)
-        own = max((each.seqno for each in held.get(ticket, ()) if each.uuid == group.uuid), default=-1)
         if name is None:
             notes.append(_stranger(ticket, member, held.get(ticket, []), group))
         elif name in present:

@@ -16,7 +16,7 @@ Value = int | str | list["int | str"]
 Section = dict[str, "Value | Section"]
 
 _DEPTH: Final = 16  # group, logical_volumes, volume, segment, a list of settings
-_WORDS: Final = 4_000_000
+_WORDS: Final = 2_000_000  # 20,000 logical volumes have half of that
 # Possessive throughout: nothing a hostile text holds is tried in two ways.
 _WORD: Final = re.compile(
     rb"""[ \t\r\n\0]*+(?:\#[^\n]*+[ \t\r\n\0]*+)*+  # comments are for people

@@ -34,6 +34,7 @@ _VERSIONS: Final = (1, 2)
 _NEEDS_CHECK: Final = 1
 _DETAILS: Final = struct.Struct("<QQII")
 _TIME: Final = 24  # bits of a mapping that say when it was made
+_NAMED: Final = 16  # devices, in what is said
 _RANGES: Final = 1000  # lost ranges of a volume that are kept one by one
 
 
@@ -123,8 +124,10 @@ def _opened(volumes: Volumes, name: str) -> Pool:
         volumes.say(name, f"transaction {transaction}, the group says {segment.number('transaction_id')}")
     data = volumes.body(segment.text("pool"))
     which, base = volumes.stack.lower(data)
+    blocks = Blocks(content)
+    _say_unknown(volumes, name, blocks, details)
     return Pool(
-        blocks=Blocks(content),
+        blocks=blocks,
         mappings=mappings,
         details=details,
         block=sectors * SECTOR,
@@ -133,6 +136,16 @@ def _opened(volumes: Volumes, name: str) -> Pool:
         base=base,
         transaction=transaction,
     )
+
+
+def _say_unknown(volumes: Volumes, name: str, blocks: Blocks, details: int) -> None:
+    """Say which devices of a pool no volume of the group is: removed from the text, and not from the pool."""
+    segments = (segment for logical in volumes.group.logical.values() for segment in logical.segments)
+    known = {s.section.get("device_id") for s in segments if s.section.get("thin_pool") == name}
+    found = [key for leaf in blocks.leaves(details, _DETAILS.size) for key in leaf.keys if key not in known]
+    if found:
+        named = ", ".join(map(str, found[:_NAMED]))
+        volumes.say(name, f"{len(found)} devices of the pool are no volumes of the group: {named}")
 
 
 class _Filled:
@@ -166,12 +179,29 @@ class _Filled:
         places = array("Q", leaf.values)
         row, count = 0, len(places)
         keys = leaf.keys
+        logical, lengths, targets, lowers = self._columns
+        room = limits.MAX_RUNS - 2 * count
         while row < count:
             key, place = keys[row], places[row] >> _TIME
             last = row + 1
             while last < count and keys[last] - key == last - row == (places[last] >> _TIME) - place:
                 last += 1
-            self._map(key * block, (last - row) * block, place * block)
+            start, length, at = key * block, (last - row) * block, place * block
+            ends = start + length > self._size or at + length > self._data_end
+            if not row or ends or self._origin is not None or len(logical) > room:
+                self._map(start, length, at)
+            else:  # most of millions: a hole before it or none, and it continues nothing
+                if start > self._end:
+                    logical.append(self._end)
+                    lengths.append(start - self._end)
+                    targets.append(HOLE)
+                    lowers.append(0)
+                logical.append(start)
+                lengths.append(length)
+                targets.append(self._pool.base + at)
+                lowers.append(self._pool.which)
+                self._end = start + length
+                self.mapped += last - row
             row = last
 
     def done(self) -> Body:

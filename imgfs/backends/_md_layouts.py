@@ -182,32 +182,27 @@ def striped(plan: Plan, areas: Mapping[int, Area], shape: Shape, *, original: bo
     3.14, else by its number in the zone.
 
     Raises:
-        Malformed: members are missing, and nothing says how large they were.
+        Malformed: members are missing. Nothing says how large they were, and where all chunks lie depends
+            on it; who knows can say so in a table for ``imgfs map``.
     """
     chunk = shape.chunk
-    least = min([area.length // chunk for area in areas.values()], default=0)
-    sizes = dict.fromkeys(range(shape.members), least)
-    if len(areas) == shape.members:
-        sizes = {place: areas[place].length // chunk for place in areas}
-    elif len({area.length // chunk for area in areas.values()}) > 1:
-        raise Malformed("members of different sizes and one is missing: where chunks lie depends on its size")
-    else:
-        plan.notes.append("the missing members are taken to be as large as the others")
+    if len(areas) < shape.members:
+        raise Malformed("a member is missing: where chunks lie depends on its size, which nobody recorded")
+    sizes = {place: areas[place].length // chunk for place in areas}
     runs: list[Run] = []
     done = size = 0  # rows of all members so far, bytes of the array
     while left := sorted(place for place, rows in sizes.items() if rows > done):
         rows = min(sizes[place] for place in left) - done
         turn = size // chunk % len(left) if original else 0
         order = left[turn:] + left[:turn]
-        there = [place in areas for place in order]
         layout = Striped(
             size=rows * chunk * len(order),
             chunk=chunk,
             stride=chunk,
-            ends=array("I", [sum(there[: number + 1]) for number in range(len(order))]).tobytes(),
-            which=array("H", [areas[place].which for place in order if place in areas]).tobytes(),
-            base=array("q", [done * chunk] * sum(there)).tobytes(),
-            factor=bytes([1] * sum(there)),
+            ends=array("I", range(1, len(order) + 1)).tobytes(),
+            which=array("H", [areas[place].which for place in order]).tobytes(),
+            base=array("q", [done * chunk] * len(order)).tobytes(),
+            factor=bytes([1] * len(order)),
         )
         runs.append((size, layout.size, 0, plan.add(layout)))
         size += layout.size

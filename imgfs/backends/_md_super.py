@@ -75,7 +75,7 @@ class Super:
     version: str
     uuid: str
     name: str
-    created_ns: int
+    created_ns: int | None
     updated: int
     events: int
     shape: Shape
@@ -138,6 +138,8 @@ def _one(reader: Reader, at: int) -> Super:
         raise NotMine("md")
     if super_at * SECTOR != at:
         raise NotMine("md: the superblock of something that begins elsewhere")
+    if at > 4096 and within_a_slot(reader, at):
+        raise NotMine("md: a superblock in a slot, of what was there before")
     here = f"superblock at {at}"
     if most > _MOST:
         raise Malformed(f"{here}: {most} members", start=at, stop=at + 4096)
@@ -146,7 +148,8 @@ def _one(reader: Reader, at: int) -> Super:
         raise Malformed(f"{here}: checksum", start=at, stop=at + 4096)
     sectors = (size, data_at, data_size, recovered, resynced, position)
     chosen = [0 if n == (1 << 64) - 1 else n for n in sectors]
-    if any(n * SECTOR > MAX_SIZE for n in chosen) or not 0 < members <= _MOST:
+    before = members - delta if features & RESHAPE else members
+    if any(n * SECTOR > MAX_SIZE for n in chosen) or not (0 < members <= _MOST and 0 < before <= _MOST):
         raise Malformed(f"{here}: {members} members of {size} sectors", start=at, stop=at + 4096)
     roles = struct.unpack_from(f"<{most}H", raw, _ROLES_AT)
     reshape = None
@@ -154,7 +157,6 @@ def _one(reader: Reader, at: int) -> Super:
         shape = Shape(level=new_level, layout=new_layout, chunk=new_chunk * SECTOR, members=members)
         backwards = delta < 0 or (delta == 0 and bool(features & BACKWARDS))
         reshape = Reshape(shape=shape, position=position * SECTOR, backwards=backwards)
-        members -= delta
     label = name.split(b"\0")[0].decode("utf-8", "replace")
     return Super(
         version="1." + {0: "1", 4096: "2"}.get(at, "0"),
@@ -163,7 +165,7 @@ def _one(reader: Reader, at: int) -> Super:
         created_ns=_time(ctime),
         updated=utime & (1 << 40) - 1,
         events=events,
-        shape=Shape(level=level, layout=layout, chunk=chunk * SECTOR, members=members),
+        shape=Shape(level=level, layout=layout, chunk=chunk * SECTOR, members=before),
         reshape=reshape,
         size=size * SECTOR,
         start=data_at * SECTOR,
@@ -206,8 +208,12 @@ def _old(reader: Reader, at: int) -> Super:
     if minor == 91:
         (position,) = struct.unpack_from(order + "Q", raw, 4 * 44)
         delta = _signed(words[47])
-        if position * SECTOR > MAX_SIZE:
-            raise Malformed(f"{here}: reshaped up to sector {position}", start=at, stop=at + _OLD_SIZE)
+        if position * SECTOR > MAX_SIZE or not 0 < members - delta <= _OLD_DISKS:
+            raise Malformed(
+                f"{here}: {delta} more members, reshaped up to sector {position}",
+                start=at,
+                stop=at + _OLD_SIZE,
+            )
         shape = Shape(level=_signed(words[46]), layout=words[48], chunk=words[49], members=members)
         reshape = Reshape(shape=shape, position=position * SECTOR, backwards=delta < 0)
         members -= delta
@@ -250,9 +256,10 @@ def _until(sectors: int) -> int:
     return IN_SYNC if sectors == (1 << 64) - 1 else sectors * SECTOR
 
 
-def _time(stamp: int) -> int:
-    """Return nanoseconds of a stamp: 40 bits of seconds, 24 of microseconds."""
-    return (stamp & (1 << 40) - 1) * 10**9 + (stamp >> 40) * 1000
+def _time(stamp: int) -> int | None:
+    """Return nanoseconds of a stamp: 40 bits of seconds, 24 of microseconds; None: beyond any clock."""
+    time = (stamp & (1 << 40) - 1) * 10**9 + (stamp >> 40) * 1000
+    return time if time <= MAX_SIZE else None
 
 
 def _signed(word: int) -> int:

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role
 from imgfs.backends._dm_targets import Devices, target
-from imgfs.errors import Malformed, NotSupported
-from imgfs.model import LOST, Linear, Media
+from imgfs.backends._lvm2_bodies import Body, joined, lost_body
+from imgfs.errors import EvidenceError, Malformed, NotSupported
+from imgfs.model import Media
 
 if TYPE_CHECKING:
     from imgfs.backends import Options, Reader
-    from imgfs.model import Layout
 
 _TEXT_MOST: Final = 16 << 20
 _LINES_MOST: Final = 500_000
 _DEVICES_MOST: Final = 4096
 _SECTOR: Final = 512
-_SIZE_MOST: Final = 1 << 63
+_SIZE_MOST: Final = (1 << 63) - 1
+_LOST: Final = 64
 
 
 @dataclass(slots=True)
@@ -55,16 +56,19 @@ def open_dmtable(reader: Reader, options: Options) -> Media:
         raise Malformed("a table is text") from None
     tables = _tables(text)
     devices = Devices(reader)
+    body = lost_body(0)
     for name, rows in tables.items():
-        _device(name, rows, devices)
-    if not devices.layouts:
+        body = _device(name, rows, devices)
+    if not body.size:
         raise Malformed("no device")
+    devices.stack.lay(body.size, body.runs)  # the last layout is the disk
+    devices.stack.write(reader)
     return Media(
-        layouts=tuple(devices.layouts),
+        layouts=tuple(devices.stack.layouts),
         version=f"{len(tables)} devices" if len(tables) > 1 else "",
         wants=tuple(devices.wants),
-        notes=tuple(devices.notes),
-        lost=tuple(devices.lost),
+        notes=tuple(note for note in devices.notes if "the group says" not in note),
+        lost=tuple((a, b, "the table says error, or its file is not here") for a, b in body.lost()[:_LOST]),
     )
 
 
@@ -86,32 +90,32 @@ def _tables(text: str) -> dict[str, list[Row]]:
     return tables
 
 
-def _device(name: str, rows: list[Row], devices: Devices) -> None:
-    """Add the layouts of one device."""
-    runs: list[tuple[int, int, int]] = []
-    which: list[int] = []
+def _device(name: str, rows: list[Row], devices: Devices) -> Body:
+    """Return the bytes of one device, and give it its name."""
+    areas: list[tuple[int, int, Body]] = []
     end = 0
     for row in sorted(rows, key=lambda one: one.start):
-        if row.start != end or row.length <= 0 or (row.start + row.length) * _SECTOR >= _SIZE_MOST:
+        if row.start != end or row.length <= 0 or (row.start + row.length) * _SECTOR > _SIZE_MOST:
             raise Malformed(f"line {row.number}: sectors {row.start}+{row.length}, {end} is next")
+        length = row.length * _SECTOR
         try:
-            found = target(row.target, row.words, row.start, row.length * _SECTOR, devices)
-        except Malformed as why:
-            raise Malformed(f"line {row.number}: {why.message}") from None
+            found = target(row.target, name, row.words, length, devices)
+        except EvidenceError as why:
+            if not devices.wants:
+                raise Malformed(f"line {row.number}: {why.message}") from None
+            found = lost_body(length)  # its metadata lies on a file that is not here
+            devices.say(name or "the disk", why.message)
         except NotSupported as why:
             raise NotSupported(f"line {row.number}: {why.message}") from None
         except (ValueError, IndexError):
             raise Malformed(f"line {row.number}: arguments of {row.target}") from None
-        at = row.start * _SECTOR
-        for logical, length, where, lower in found:
-            runs.append((at + logical, length, where))
-            which.append(lower)
+        areas.append((row.start * _SECTOR, length, found))
         end = row.start + row.length
-    lost = [(start, start + length) for start, length, where in runs if where == LOST]
-    # of the disk, which is the last device
-    devices.lost = [(a, b, "the table says error, or its file is not here") for a, b in lost[:64]]
-    layout: Layout = Linear.of(end * _SECTOR, runs, which)
-    devices.define(name, layout)
+    runs = joined(end * _SECTOR, devices.runs_of(areas))
+    lost = [(at + a, at + b) for at, _, body in areas for a, b in body.inner]
+    body = Body(end * _SECTOR, runs, sum(body.weight for _, _, body in areas), tuple(lost))
+    devices.define(name, body)
+    return body
 
 
 BACKEND = Backend(

@@ -1,7 +1,8 @@
 """LVM2: logical volumes over one or more physical volumes.
 
 A group over several sources is a set, named by the group's identifier. Volumes that ``lvs`` shows are volumes
-here; the data and the metadata of pools, and the origins of caches, are there beside them.
+here; the data and the metadata of pools, the origins of caches, and the extents nobody uses are there beside
+them.
 
 Source: libvslvm, "LVM format specification" (Joachim Metz); lvm2's man pages; kernel documentation
 admin-guide/device-mapper. Structures: ``_lvm2_label``, ``_lvm2_text``, ``_lvm2_group``; what volumes consist
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role, Signature
 from imgfs.backends._lvm2_bodies import Stack, lost_body
+from imgfs.backends._lvm2_free import free
 from imgfs.backends._lvm2_label import LABEL, LABEL_SECTORS, SECTOR
 from imgfs.backends._lvm2_members import find
 from imgfs.backends._lvm2_volumes import Volumes
@@ -27,7 +29,13 @@ if TYPE_CHECKING:
     from imgfs.backends._lvm2_group import Group, Logical, Segment
     from imgfs.backends._lvm2_members import Found
 
-_BESIDE: Final = ("_tmeta", "_cmeta", "_corig")  # hidden volumes an analyst may want for themselves
+_BESIDE: Final = (
+    "_tmeta",
+    "_cmeta",
+    "_corig",
+    "_wcorig",
+    "_vdata",
+)  # hidden volumes an analyst may want for themselves
 
 
 def open_lvm2(reader: Reader, options: Options) -> VolumeTable:
@@ -54,7 +62,7 @@ def open_lvm2(reader: Reader, options: Options) -> VolumeTable:
         raise NeedMembers("lvm2", group.uuid, len(found.present), len(group.physical))
     stack = Stack(sources)
     volumes = Volumes(group, found.present, stack)
-    table = tuple(_table(volumes))
+    table = (*_table(volumes), *_unused(volumes))
     stack.write(reader)
     return VolumeTable(
         scheme="lvm2",
@@ -106,6 +114,36 @@ def _table(volumes: Volumes) -> list[Volume]:
                 label=logical.name,
                 layout=layout - count,
                 created_ns=logical.created_ns,
+            )
+        )
+    return table
+
+
+def _unused(volumes: Volumes) -> list[Volume]:
+    """Return the free extents of each physical volume as a volume: there may be what was removed."""
+    table: list[Volume] = []
+    for slot, (name, physical) in enumerate(volumes.group.physical.items(), len(volumes.group.logical) + 1):
+        if name not in volumes.present:
+            continue
+        try:
+            runs = free(volumes, name)
+            size = sum(length for _, length, _, _ in runs)
+            if not size:
+                continue
+            layout = volumes.stack.lay(size, runs)
+        except EvidenceError as why:
+            volumes.say(name, f"its free extents are not shown: {why}")
+            continue
+        table.append(
+            Volume(
+                slot=slot,
+                kind=SlotKind.UNALLOCATED,
+                start=0,
+                stop=size,
+                type_name="free extents",
+                unique_id=physical.uuid,
+                label=f"unallocated-{name}",
+                layout=layout - len(volumes.stack.tickets),
             )
         )
     return table

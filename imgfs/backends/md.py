@@ -112,7 +112,7 @@ def open_md(reader: Reader, options: Options) -> VolumeTable:
 
 def _members(reader: Reader) -> tuple[list[Member], list[str]]:
     """Return the sources with a superblock of the array, and what is to be said of the others."""
-    members: list[Member] = []
+    found: list[Member] = []
     notes: list[str] = []
     failed: Exception | None = None
     for ticket, source in enumerate((reader, *reader.others)):
@@ -122,13 +122,15 @@ def _members(reader: Reader) -> tuple[list[Member], list[str]]:
             failed = failed or why
             notes.append(f"source {ticket}: {why}")
             continue
-        if members and block.uuid != members[0].block.uuid:
-            notes.append(f"source {ticket}: a member of another array, {block.uuid}")
-            continue
-        notes += [f"source {ticket}: {note}" for note in block.notes]
-        members.append(Member(ticket, source, block))
-    if not members:
+        found.append(Member(ticket, source, block))
+    if not found:
         raise failed or NotMine("md")
+    uuids = [member.block.uuid for member in found]
+    uuid = max(uuids, key=uuids.count)
+    members = [member for member in found if member.block.uuid == uuid]
+    for member in found:
+        said = member.block.notes if member in members else (f"of another array, {member.block.uuid}",)
+        notes += [f"source {member.ticket}: {note}" for note in said]
     return members, notes
 
 

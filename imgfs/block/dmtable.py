@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs.block.enciphered import CipherMap
 from imgfs.block.extents import ExtentMap
 from imgfs.block.hostfile import HostFile
+from imgfs.block.striped import StripedMap
 from imgfs.model import HOLE
 
 if TYPE_CHECKING:
@@ -66,10 +67,23 @@ class Tables:
             return self._linear(source, name)
         if isinstance(source, CipherMap):
             return self._crypt(source, name)
+        if isinstance(source, StripedMap):
+            return self._striped(source, name)
         self.lines.append(f"# {name}: {source.size} bytes that imgfs decodes; it mounts them as a file")
         return []
 
-    def _linear(self, source: ExtentMap, name: str) -> list[str]:
+    def _striped(self, source: StripedMap, name: str) -> list[str]:
+        plain = source.dealt()
+        if plain is None or source.size % (len(plain[1]) * plain[0]) or plain[0] % _SECTOR:
+            self.lines.append(f"# {name}: what is computed from parity is no target: error stands for it")
+            return self._linear(source, name)
+        chunk, members = plain
+        words = ["0", str(source.size // _SECTOR), "striped", str(len(members)), str(chunk // _SECTOR)]
+        for lower, at in members:
+            words += [self.add(lower, f"{name}.member"), str(at // _SECTOR)]
+        return [" ".join(words)]
+
+    def _linear(self, source: ExtentMap | StripedMap, name: str) -> list[str]:
         rows: list[str] = []
         for start, length, lower, target in source.runs():
             if len(rows) >= _LINES:

@@ -22,10 +22,10 @@ from imgfs.block.packed import PackedMap
 from imgfs.block.pieces import KEY_SHIFT, Coded, Lost, Stored, StoredUnit, number
 from imgfs.block.ragged import RaggedMap
 from imgfs.errors import Malformed
-from imgfs.model import Codec
+from imgfs.model import LOST, Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imgfs.block.pieces import ByteSource, Piece
     from imgfs.model import Striped
@@ -164,6 +164,30 @@ class StripedMap:
         if terms > _MOST_TERMS or depth > _DEEPEST:
             raise Malformed(f"a sum of {terms} terms in {depth} layers", spec=spec)
         return cls(claim, pattern, used, spec, (terms, depth))
+
+    def runs(self) -> Iterator[tuple[int, int, ByteSource | None, int]]:
+        """Yield (start, length, lower, target) of every chunk; lower is None where it is computed or lost."""
+        period = len(self._ends)
+        for index, start in enumerate(range(0, self.size, self._chunk)):
+            turn, place = divmod(index, period)
+            first = self._ends[place - 1] if place else 0
+            length = min(self._chunk, self.size - start)
+            if first + 1 == self._ends[place] and self._factor[first] == 1:
+                lower = self._lowers[self._which[first]]
+                yield start, length, lower, self._base[first] + turn * self._stride
+            else:
+                yield start, length, None, LOST
+
+    def dealt(self) -> tuple[int, list[tuple[ByteSource, int]]] | None:
+        """Return the chunk and the members, with where each begins, of plain stripes; None: they are none."""
+        count = len(self._ends)
+        if (
+            self._stride != self._chunk
+            or list(self._ends) != list(range(1, count + 1))
+            or set(self._factor) != {1}
+        ):
+            return None
+        return self._chunk, [(self._lowers[w], at) for w, at in zip(self._which, self._base, strict=True)]
 
     def plan(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie; see ``ByteSource``."""

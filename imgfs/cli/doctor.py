@@ -17,6 +17,8 @@ import click
 
 from imgfs import __version__, runtime
 from imgfs.backends import discover
+from imgfs.block import gcrypt
+from imgfs.block.sectors import FAST
 from imgfs.cli.mounts import survey
 from imgfs.daemon import crash
 from imgfs.daemon import mountpoint as points
@@ -59,6 +61,7 @@ def doctor(*, check: bool) -> None:
     findings += _fuse(repair=not check)
     findings += _sandbox()
     findings += _libraries()
+    findings += _ciphers()
     findings += _stale(repair=not check)
     findings += _helper(repair=not check)
     for finding in findings:
@@ -128,6 +131,8 @@ def _libraries() -> Iterator[Finding]:
     wanted: dict[str, list[str]] = {}
     for backend in discover().values():
         for name in backend.imports:
+            if name.startswith("imgfs.") or name.partition(".")[0] in sys.stdlib_module_names:
+                continue
             wanted.setdefault(name, []).append(backend.name)
     for name, users in sorted(wanted.items()):
         package = _PACKAGES.get(name, name)
@@ -140,6 +145,21 @@ def _libraries() -> Iterator[Finding]:
                 advice=f"not installed: {', '.join(users)} cannot be read",
                 essential=False,
             )
+
+
+def _ciphers() -> Iterator[Finding]:
+    """What decrypts: with less of it layers are read slowly, or not at all."""
+    for package in ("cryptography", "argon2-cffi"):
+        try:
+            yield Finding(good=True, what=f"{package} {version(package)}")
+        except PackageNotFoundError:
+            advice = "not installed: encrypted layers cannot be unlocked"
+            yield Finding(good=False, what=package, advice=advice, essential=False)
+    advice = "" if FAST else "not built: AES is slower; apt install gcc libssl-dev, then install imgfs again"
+    yield Finding(good=FAST, what="AES over many sectors", advice=advice, essential=False)
+    there = gcrypt.available()
+    advice = "" if there else "serpent, twofish, whirlpool are not known; apt install libgcrypt20"
+    yield Finding(good=there, what="libgcrypt", advice=advice, essential=False)
 
 
 def _stale(*, repair: bool) -> Iterator[Finding]:

@@ -112,7 +112,10 @@ def _answer(reader: int, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
     if line:
         answer: dict[str, Any] = json.loads(line)
         return answer
-    return {"error": f"the daemon ended with {daemon.wait()}", "exit": 70}
+    code = daemon.wait()
+    if not code:  # told to end before it was live: an index was being made
+        sys.exit(0)
+    return {"error": f"the daemon ended with {code}", "exit": 70}
 
 
 def _progress(line: bytes) -> list[list[Any]]:

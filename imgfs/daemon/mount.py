@@ -22,6 +22,7 @@ from imgfs.daemon import control, events, mountpoint, status, unlocking
 from imgfs.daemon.attributes import Owner
 from imgfs.daemon.operations import Operations
 from imgfs.errors import MediaChanged, MountError, UsageError
+from imgfs.opening.resolve import soon
 from imgfs.session import open_session
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds for the kernel to take our answer to INIT
 _EVERY = 0.2  # seconds between two words about progress
-_MOMENT = 0.5  # seconds in which the first of them comes, if any
+_MOMENT = 5.0  # seconds in which it is known whether an index must be made; opening a container takes less
 _GLANCE = 0.02
 _SHOWN = 8  # images whose progress is told
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -57,6 +58,8 @@ async def run(
         UsageError, MountError, SandboxError: before ``live`` was called.
     """
     log_events = events.install(config.log)
+    if config.settings.overrule.keys:
+        unlocking.hide()
     where = Path(config.mountpoint)
     async with open_session(config.paths(), config.settings) as session:
         created = mountpoint.prepare(where, config.paths())
@@ -98,7 +101,7 @@ async def _serve(
     progress: Callable[[list[Row]], None],
 ) -> None:
     resolved = trio.Event()
-    session.tree.root.fill_with(resolved.wait)
+    session.tree.root.fill_with(partial(soon, resolved))
     async with trio.open_nursery() as nursery:
 
         async def resolve() -> None:
@@ -136,13 +139,17 @@ async def _serve(
 
 
 async def _indexed(session: Session, resolved: trio.Event, progress: Callable[[list[Row]], None]) -> None:
-    """Wait while an index is being made, and say how far it is; a moment for one that is about to be."""
+    """Wait while indexes are being made, and say how far they are; not for long whether one will be."""
     until = trio.current_time() + _MOMENT
     while not resolved.is_set():
         rows = [making for layer in session.layers if (making := layer.making) is not None]
+        containers = [layer for layer in session.layers if layer.kind == "container"]
         if rows:
             progress(rows[:_SHOWN])
-        elif trio.current_time() > until:
+            until = trio.current_time() + _MOMENT
+        elif trio.current_time() > until or (
+            containers and all(one.state != "pending" for one in containers)
+        ):
             return
         with trio.move_on_after(_EVERY if rows else _GLANCE):
             await resolved.wait()

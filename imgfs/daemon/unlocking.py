@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ctypes
+import resource
+from typing import TYPE_CHECKING, Final
 
 from imgfs.errors import UsageError
 from imgfs.opening.keys import TYPES, Key
@@ -11,8 +13,25 @@ if TYPE_CHECKING:
     from imgfs.daemon.control import Request
     from imgfs.session import Session
 
-_WORDS = {"type": str, "value": str, "volume": str, "offset": int, "size": int, "pim": int}
-_KEYS_MOST = 64
+_WORDS: Final = {
+    "type": str,
+    "value": str,
+    "volume": str,
+    "header": str,
+    "offset": int,
+    "size": int,
+    "pim": int,
+}
+_KEYS_MOST: Final = 64
+_PR_SET_DUMPABLE: Final = 4
+
+
+def hide() -> None:
+    """Keep other processes of the same user out of this one's memory, and its memory out of core files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def locked(session: Session) -> list[dict[str, str]]:
@@ -33,6 +52,7 @@ async def unlock(session: Session, request: Request) -> dict[str, object]:
     rows, volume = request.get("keys"), request.get("volume", "*")
     if not isinstance(rows, list) or len(rows) > _KEYS_MOST or not isinstance(volume, str):
         raise UsageError("unlock takes keys and a volume")
+    hide()
     tried = await session.unlock([_key(row) for row in rows], volume)
     return {"tried": [{"path": one.path, "state": one.state, "needs": one.needs} for one in tried]}
 
@@ -41,5 +61,5 @@ def _key(row: object) -> Key:
     if not isinstance(row, dict) or row.get("type") not in TYPES:
         raise UsageError("a key has a type and a value")
     if any(word not in _WORDS or type(value) is not _WORDS[word] for word, value in row.items()):
-        raise UsageError("a key has type, value, volume, offset, size and pim")
+        raise UsageError("a key has type, value, volume, header, offset, size and pim")
     return Key(**row)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgfs import limits, log
+from imgfs.block.hostfile import HostFile
 from imgfs.errors import (
     EvidenceError,
     NeedKey,
@@ -18,6 +19,7 @@ from imgfs.errors import (
     UsageError,
     WorkerError,
 )
+from imgfs.opening.keys import HEADER
 from imgfs.opening.layers import Layer, Layers
 from imgfs.worker.client import open_layer
 
@@ -125,6 +127,8 @@ class Attempts:
                 if asked.backend.by_key:
                     raise NotMine(asked.backend.name) from None
                 raise
+            if HEADER in asked.backend.keys:
+                return await self._apart(layer, asked, fitting)
             memory = _allowed(need.memory)
             threads = len(os.sched_getaffinity(0)) if need.memory else 1
             asked = replace(asked, place=asked.place.with_keys((key.secret() for key in fitting), threads))
@@ -141,6 +145,26 @@ class Attempts:
                 )
                 said = "; ".join(filter(None, (need.message, tried, more)))
                 raise NeedKey(said, kinds=need.kinds, protectors=need.protectors) from still
+
+    async def _apart(self, layer: Layer, asked: Asked, keys: Sequence[Key]) -> Opened:
+        """Open with the headers that the analyst named, one after the other.
+
+        Raises:
+            NotMine: none of them is of this volume, or its key does not open it.
+            UsageError: one cannot be read.
+        """
+        for key in keys:
+            header = HostFile.open(Path(key.header))
+            try:
+                threads = len(os.sched_getaffinity(0))
+                place = asked.place.with_keys([key.secret()], threads)
+                more = replace(asked, sources=[*asked.sources, header], names=[*asked.names, ""], place=place)
+                return await self._ask(layer, more, memory=_allowed(limits.DERIVE_MEMORY // 4))
+            except (NeedKey, NotMine) as why:
+                logger.info(log.LAYER_LOCKED, extra={"spec": layer.spec, "why": str(why)})
+            finally:
+                header.close()
+        raise NotMine(asked.backend.name)
 
     async def _ask(self, layer: Layer, asked: Asked, memory: int = limits.WORKER_MEMORY) -> Opened:
         place, backend = asked.place, asked.backend

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 TYPES: Final = ("password", "recovery", "keyfile", "volume-key", "clear")
 _FILE_MAX: Final = 1 << 20
-_WORDS: Final = {"type", "value", "volume"}
+HEADER: Final = "header"
+_WORDS: Final = {"type", "value", "volume", HEADER}
 _NUMBERS: Final = {"offset", "size", "pim"}
 
 
@@ -29,6 +30,7 @@ class Key:
 
     ``value`` of a keyfile is its path, of a volume-key hexadecimal digits. ``offset`` and ``size`` bound what
     is read of a keyfile, in bytes, 0: to its end. ``pim`` is VeraCrypt's multiplier of the iterations.
+    ``header`` is the path of a header that lies apart from its volume.
     """
 
     type: str
@@ -37,10 +39,16 @@ class Key:
     offset: int = 0
     size: int = 0
     pim: int = 0
+    header: str = ""
+
+    @property
+    def kinds(self) -> set[str]:
+        """Return what back-ends may declare to be asked with this key."""
+        return {HEADER} if self.header else {self.type}
 
     def fits(self, spec: str, kinds: Iterable[str] = TYPES) -> bool:
         """Say whether the key may be tried on a layer that asks for one of ``kinds``."""
-        return self.type in kinds and fnmatch.fnmatchcase(spec, self.volume)
+        return not self.kinds.isdisjoint(kinds) and fnmatch.fnmatchcase(spec, self.volume)
 
     def secret(self) -> Secret:
         """Return what a worker is given.
@@ -109,7 +117,9 @@ def _rows(where: str, rows: object) -> Sequence[object]:
 
 def _key(where: str, folder: Path, number: int, row: object) -> Key:
     if not isinstance(row, dict) or not set(row) <= _WORDS | _NUMBERS:
-        raise UsageError(f"{where}: key {number}: a key has type, value, volume, offset, size and pim")
+        raise UsageError(
+            f"{where}: key {number}: a key has type, value, volume, header, offset, size and pim"
+        )
     kind = row.get("type")
     if kind not in TYPES:
         raise UsageError(f"{where}: key {number}: type is one of {', '.join(TYPES)}")
@@ -123,4 +133,5 @@ def _key(where: str, folder: Path, number: int, row: object) -> Key:
     value = row.get("value", "")
     if kind == "keyfile":
         value = str((folder / value).absolute())
-    return Key(kind, value, row.get("volume", "*"), **numbers)
+    header = str((folder / row[HEADER]).absolute()) if row.get(HEADER) else ""
+    return Key(kind, value, row.get("volume", "*"), header=header, **numbers)

@@ -83,7 +83,7 @@ class Resolver:
         shown = names.printable(name)
         disk = self._tree.directory(spec=shown)
         resolved = trio.Event()
-        disk.fill_with(resolved.wait)
+        disk.fill_with(partial(soon, resolved))
         self._tree.root.add(name, disk)
         over = self._overrule
         options = Options(sector=over.sector, tz=over.tz, codepage=over.codepage)
@@ -185,6 +185,12 @@ class Resolver:
             place.disk.fill_with(partial(_refuse, f"{place.path} cannot be read"))  # tried once
             await _refuse(f"{place.path} cannot be read")
         await self._fill(found)
+
+
+async def soon(event: trio.Event) -> None:
+    """Wait for an event, but not for ever: deriving a key may take minutes."""
+    with trio.move_on_after(limits.RESOLVE_PATIENCE):
+        await event.wait()
 
 
 async def _refuse(why: str) -> None:

@@ -14,6 +14,7 @@ from imgfs.errors import EvidenceError, NeedKey, NeedMembers, WorkerError
 from imgfs.model import Attr, FilesInfo, Kind, VolumeTable
 from imgfs.opening.attempt import Asked
 from imgfs.opening.gaps import bounded, gaps
+from imgfs.opening.keys import HEADER
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME
 from imgfs.opening.probe import candidates, look
@@ -91,8 +92,12 @@ class Volumes:
         forced = self._overrule.forced
         if not place.nested and forced is not None and forced.role in IN_VOLUME:
             return [forced]
-        kinds = {key.type for key in self._attempts.keys}
+        kinds = {kind for key in self._attempts.keys for kind in key.kinds}
         found = candidates(await look(self._fetcher, source), IN_VOLUME, kinds=kinds)
+        inside = {step.backend for step in place.spec.steps}
+        if any(b.exclusive and not (b.by_key or b.by_trial) for b in found):
+            inside |= {b.name for b in found if HEADER in b.keys}  # a header opens whatever it is put before
+        found = [b for b in found if not (b.by_key and b.name in inside)]
         if in_slot and any(b.role is Role.FILES and not b.by_trial and not b.recognised for b in found):
             # the boot record of a file system ends like a partition table
             found = [b for b in found if b.name != "mbr"]

@@ -16,6 +16,7 @@ import pytest
 
 from imgfs.backends import Options, discover
 from imgfs.backends._index import NAME as INDEX
+from imgfs.backends._index import Indexer
 from imgfs.block.build import build
 from imgfs.block.memory import Memory
 from imgfs.errors import BadUnit, Malformed, NotMine
@@ -99,12 +100,11 @@ def small(monkeypatch) -> None:
         ("gzip", "-9"),
         ("pigz", "-p2", "-b128"),
         ("pigz", "-11", "-i"),
-        ("zopfli", "-c", "/dev/stdin"),
     ],
 )
 def test_what_tools_pack_reads_by_an_index(words, small) -> None:
     data = disk(400_077)
-    image = tool(data, *words, *([] if words[0] == "zopfli" else ["-c"]))
+    image = tool(data, *words, "-c")
     check_media("gzip", {"d.gz": image}, data, verified=True, seeds=200, cut=True)
 
 
@@ -194,6 +194,20 @@ def test_a_block_without_an_end_is_copied(small, monkeypatch) -> None:
     assert len(claim.layouts) == 3
     check_media("gzip", {"d.gz": whole}, data, verified=True, seeds=100, cut=True)
     del stream
+
+
+def test_steps_are_of_a_bearable_size(monkeypatch) -> None:
+    monkeypatch.setattr("imgfs.backends._index._STEP_BYTES", 1000)
+    pieces_of = [bytes([n]) * n * 700 for n in range(9)]
+    indexer = Indexer(100, lambda _: ((piece, 11 * n) for n, piece in enumerate(pieces_of)))
+    found, last, step = b"", False, 0
+    while not last:
+        piece = indexer.index(0, step)
+        assert len(piece.data) <= 1000
+        found, last, step = found + piece.data, piece.last, step + 1
+    assert found == b"".join(pieces_of)
+    with pytest.raises(Malformed):
+        indexer.index(0, 5)
 
 
 def test_an_index_that_is_wrong_gives_errors_and_no_other_bytes(small) -> None:

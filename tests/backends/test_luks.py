@@ -252,3 +252,24 @@ def test_a_mounted_volume_is_read_through_its_cipher(tmp_path) -> None:
         found = next(disk.glob("00-luks.*/root/hello.txt"))
         assert found.read_bytes() == text.read_bytes()
         assert found.parent.parent.joinpath("volume.raw").read_bytes()[: len(plain)] == plain
+
+
+@pytest.mark.parametrize("shape", ["1", "2"])
+def test_a_header_apart_opens_what_nothing_tells_from_noise(tmp_path, shape) -> None:
+    case = tmp_path / "case"
+    case.mkdir()
+    image, header, held = case / "disk.img", tmp_path / "header", tmp_path / "key"
+    image.write_bytes(bytes(4 * MIB))
+    cryptsetup("luksFormat", *SHAPES[shape], "--header", header, image, "-")
+    cryptsetup("luksDump", "--dump-volume-key", "--volume-key-file", held, header)
+    plain = random.Random(3).randbytes(4 * MIB)
+    image.write_bytes(encrypted(shape, held.read_bytes(), plain))
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[key]]\ntype = "password"\nvalue = "{PASSWORD.decode()}"\nheader = "header"\n')
+    keys.chmod(0o600)
+    with mounted(image, at=tmp_path / "m", options=("--keys", str(keys))) as root:
+        (found,) = (root / "disk.img").glob("00-lukspart.*/volume.raw")
+        assert found.read_bytes() == plain
+    keys.write_text('[[key]]\ntype = "password"\nvalue = "wrong"\nheader = "header"\n')
+    with mounted(image, at=tmp_path / "m", options=("--keys", str(keys))) as root:
+        assert sorted(path.name for path in (root / "disk.img").iterdir()) == ["disk.raw"]

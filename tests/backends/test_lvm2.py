@@ -21,6 +21,7 @@ from imgfs.testing.volumes import check_volumes
 from imgfs.worker import wire
 from imgfs.worker.checks import check_opened
 from tests.backends import lvmimages
+from tests.guest import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -133,6 +134,10 @@ def is_lost(block: bytes) -> bool:
     return block.startswith(MARK)
 
 
+def labels(table: VolumeTable) -> list[str]:
+    return [volume.label for volume in table.volumes if volume.kind is SlotKind.ALLOCATED]
+
+
 def expected(name: str, label: str) -> str:
     """Return the name of the truth of a volume: the guest read what is being merged by itself."""
     return "merged" if (name, label) == ("snapshot", "into") else label
@@ -154,7 +159,7 @@ def test_every_volume_reads_as_the_kernel_read_it(recorded, name: str) -> None:
             assert not any(map(is_lost, blocks(found[label]))), label
             assert hashlib.sha256(found[label][:size]).hexdigest() == digest, label
     assert all(volume.unique_id and volume.type_name for volume in table.volumes)
-    assert all(volume.created_ns for volume in table.volumes)
+    assert all(volume.created_ns for volume in table.volumes if volume.kind is not SlotKind.UNALLOCATED)
     assert table.label == "many"
 
 
@@ -204,13 +209,13 @@ def test_a_set_waits_for_its_members(recorded) -> None:
     assert need.value.set_id == table.uuid
     for order in ([2, 0, 1], [1, 2, 0]):
         other, _ = opened([readers[number] for number in order], Options())
-        assert [volume.label for volume in other.volumes] == [volume.label for volume in table.volumes]
+        assert labels(other) == labels(table)
 
 
 def test_strangers_and_copies_are_left_out_and_said(recorded, tmp_path: Path) -> None:
     linear, thin = recorded("linear").readers(), recorded("thin").readers()
     table, _ = opened([linear[0], thin[0], linear[1], linear[0], linear[2]])
-    assert [volume.label for volume in table.volumes] == ["one", "stripes", "two"]
+    assert labels(table) == ["one", "stripes", "two"]
     assert any("belongs to group many" in note for note in table.notes)
     assert any("once more" in note for note in table.notes)
     blank = tmp_path / "blank"
@@ -238,6 +243,29 @@ def test_any_intact_copy_of_the_metadata_will_do(recorded) -> None:
 def test_stale_images_are_not_read(recorded) -> None:
     table, _ = opened(recorded("stale").readers())
     assert [note for note in table.notes if "had failed" in note]
+
+
+@pytest.mark.slow
+def test_parity_of_an_array_that_nobody_closed_is_not_relied_upon(recorded) -> None:
+    group = recorded("crash")
+    _, whole = read_all(group)
+    for gone in group.disks:
+        table, found = read_all(group, gone)
+        pairs = list(zip(blocks(found["five"]), blocks(whole["five"]), strict=True))
+        assert all(is_lost(block) or block == truth for block, truth in pairs)
+        assert any(is_lost(block) for block, _ in pairs)
+        assert any(note.startswith("five: it was not closed") for note in table.notes)
+
+
+@pytest.mark.slow
+def test_what_was_removed_lies_in_the_free_extents(recorded) -> None:
+    group = recorded("linear")
+    table, found = read_all(group)
+    unused = [found[v.label] for v in table.volumes if v.kind is SlotKind.UNALLOCATED]
+    removed = {pattern.block("gone", number) for number in range(4 * 64)}
+    assert removed & {block for data in unused for block in blocks(data)}
+    used = sum(volume.stop for volume in table.volumes if volume.kind is SlotKind.ALLOCATED)
+    assert sum(map(len, unused)) == 3 * 92 * (256 << 10) - used
 
 
 def test_how_much_of_a_cache_is_newer_is_said(recorded) -> None:
@@ -326,5 +354,5 @@ def test_damage_costs_volumes_and_nothing_else(recorded, name: str) -> None:
 def test_the_contract_of_volumes(recorded) -> None:
     group = recorded("linear")
     table, _ = opened(group.readers())
-    truth = {volume.slot: (0, volume.stop) for volume in table.volumes}
+    truth = {v.slot: (0, v.stop) for v in table.volumes if v.kind is SlotKind.ALLOCATED}
     check_volumes("lvm2", group.disks["a"], truth, options=FINAL, verified=True)

@@ -19,6 +19,7 @@ from imgfs.block.build import build_all
 from imgfs.block.memory import Memory
 from imgfs.errors import Malformed, NeedMembers
 from imgfs.layouts import HOLE, LOST, Linear
+from imgfs.model import SlotKind
 from imgfs.testing.fakes import MemoryReader
 from imgfs.worker import wire
 from imgfs.worker.checks import check_opened
@@ -46,6 +47,10 @@ def runs(table, name: str, memory: bytes = b"") -> list[tuple[int, int, int]]:
     assert isinstance(layout, Linear)
     columns = [array("q", column) for column in (layout.logical, layout.length, layout.target)]
     return list(zip(*columns, strict=True))
+
+
+def labels(table) -> list[str]:
+    return [volume.label for volume in table.volumes if volume.kind is SlotKind.ALLOCATED]
 
 
 def test_texts_are_parsed_as_their_grammar_says() -> None:
@@ -108,11 +113,21 @@ def test_the_newest_intact_metadata_counts_and_who_left_is_said() -> None:
     old = text({"one": [linear(0, 3, "pv0", 0)]}, physical=2, seqno=4)
     new = text({"two": [linear(0, 3, "pv0", 0)]}, physical=1, seqno=7)
     table = opened(reader(old, 1), reader(new, 0))
-    assert [volume.label for volume in table.volumes] == ["two"]
+    assert labels(table) == ["two"]
     assert any("left the group" in note for note in table.notes)
     table = opened(reader(old, 1), MemoryReader(member(b"", 0)))
-    assert [volume.label for volume in table.volumes] == ["one"]
+    assert labels(table) == ["one"]
     assert runs(table, "one") == [(0, 3 * EXTENT, FIRST)]
+
+
+def test_of_two_copies_of_a_disk_the_newer_one_is_read() -> None:
+    old, new = (reader(text({f"v{n}": [linear(0, 3, "pv0", n)]}, seqno=n)) for n in (4, 7))
+    for order in ([old, new], [new, old]):
+        table = opened(*order)
+        which = array("H", table.layouts[0].which)
+        assert labels(table) == ["v7"]
+        assert order[which[0]] is new
+        assert any("once more" in note for note in table.notes)
 
 
 def test_orphans_are_said() -> None:
@@ -199,7 +214,7 @@ def test_thousands_of_volumes_are_read_in_time() -> None:
     written = text({f"v{n}": [linear(i, 1, "pv0", (n + 7 * i) % 64) for i in range(3)] for n in range(3000)})
     area = 4 << 20
     table = opened(reader(written, area=area, size=area + FIRST + 64 * EXTENT))
-    assert len(table.volumes) == 3000
+    assert len(labels(table)) == 3000
 
 
 def thin(mappings: dict[int, int], size: int, *, spoil: int = -1, data: int = 40, flags: int = 0):
@@ -228,6 +243,10 @@ def test_thin_volumes_have_holes_and_what_leaves_the_pool_is_lost() -> None:
     ]
     assert runs(table, "other") == [(0, 16 * EXTENT, LOST)]
     assert any("device 2 is not in the pool" in note for note in table.notes)
+    made = compose.Metadata()
+    blocks = made.done({number: made.device({0: 1}) for number in (1, 7, 9)})
+    table = opened(reader(text(compose.pool({"t": 1}, 4, 1, 9)), data=blocks))
+    assert "pool: 2 devices of the pool are no volumes of the group: 7, 9" in table.notes
 
 
 def test_a_damaged_node_costs_the_keys_beneath_it() -> None:

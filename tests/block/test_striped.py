@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgfs.block import galois
 from imgfs.block.build import build
 from imgfs.block.codecs import decode
 from imgfs.block.extents import ExtentMap
@@ -192,12 +193,13 @@ async def test_a_set_with_a_member_missing_is_fetched_from_the_others(tmp_path: 
 
 def test_the_codec_adds_and_multiplies() -> None:
     rng = random.Random(4)
-    for length in (1, 7, 4096):
+    for length in (0, 1, 7, 4095, 4096, 4097, 20_000):
         for factors in (b"\1", b"\2", b"\1\1\1", b"\1\x8e\xff", bytes(rng.choices(range(1, 256), k=30))):
             stored = rng.randbytes(len(factors) * length)
             codec = Codec("galois", {"factors": factors})
             block = decode(codec, memoryview(stored), True, length)
             assert list(block) == added(stored, factors, length)
+            assert galois.added(memoryview(stored), factors, length) == block
     assert all(product(a, b) == times(a, b) for a in range(256) for b in range(256))
 
 

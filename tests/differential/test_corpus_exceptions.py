@@ -50,6 +50,7 @@ CUT = {
         "suspended",
     )
 }
+THREE_VOLUMES = "LTRData_DiscUtils/lvm2.vhdx.gz"
 TWO_NTFS = "sleuthkit_sleuthkit/imageformat_mmls_1.E01"
 HARD_LINKS = "penguin359_hfsplus-rs/hfsp-small.img.xz"
 DMG_HFS = {
@@ -108,7 +109,8 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_every_truth_and_damaged_exception_is_shown_here() -> None:
     rows = tomllib.loads((ROOT / "tests/corpus-exceptions.toml").read_text())["image"]
     named = {row["name"] for row in rows if row["reason"] in ("truth", "damaged")}
-    shown = ISO | DAMAGED | DMG_HFS | CUT | {TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
+    one = {THREE_VOLUMES, TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
+    shown = ISO | DAMAGED | DMG_HFS | CUT | one
     assert named <= shown, "an exception that nothing is shown for"
 
 
@@ -134,6 +136,23 @@ def test_each_of_two_ntfs_volumes_equals_its_own_truth(corpus: Path, scratch: Pa
                 data = path.read_bytes()
                 assert len(data) == fact["size"], path
                 assert hashlib.sha256(data).hexdigest() == fact["sha256"], path
+
+
+def test_each_of_three_logical_volumes_equals_its_own_truth(corpus: Path, scratch: Path) -> None:
+    image = unpacked(corpus, THREE_VOLUMES, scratch / "case")
+    known = {
+        lv["name"]: lv["volume"] for v in truth(corpus, THREE_VOLUMES)["volumes"] for lv in v.get("lvs", ())
+    }  # type: ignore[attr-defined]
+    assert len(known) == 3
+    with mounted(image, at=scratch / "mnt") as point:
+        disk = point / image.name
+        for name, volume in known.items():
+            (found,) = [path for path in disk.iterdir() if path.name.endswith(f".{name}")]
+            for file, fact in volume["files"].items():
+                path = found / "root" / file
+                if fact["type"] == "f":
+                    assert path.stat().st_size == fact["size"], path
+                    assert int(path.stat().st_mtime) == fact["mtime"], path
 
 
 def test_hfs_hard_links_are_the_file_they_name(corpus: Path, scratch: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import os
 import pty
 import random
+import signal
 import stat
 import subprocess
 import time
@@ -16,12 +17,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from imgfs import limits
+from imgfs import limits, runtime
 from imgfs.backends import discover
 from imgfs.block.hostfile import HostFile
 from imgfs.errors import NotSupported
 from imgfs.opening.indexes import Indexes, evict
-from tests.mounts import COMMAND, ROOT, imgfs
+from tests.mounts import COMMAND, ROOT, imgfs, wait_until
 from tests.peers import digest, events, layers, watched
 
 pytestmark = pytest.mark.slow
@@ -179,6 +180,20 @@ def test_what_takes_long_shows_how_far_it_is(cache: Path, tmp_path: Path) -> Non
         for index in cache.iterdir():
             index.unlink()
     imgfs("umount", tmp_path / "mnt")
+
+
+def test_what_is_interrupted_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "case" / "disk.bz2"
+    path.parent.mkdir()
+    path.write_bytes(bz2.compress(random.Random(4).randbytes(20 * MIB), 1) * 10)
+    for foreground in ((), ("-f",)):
+        words = [*COMMAND, "mount", *foreground, str(path), str(tmp_path / "mnt")]
+        with subprocess.Popen(words, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+            wait_until(lambda: cache.is_dir() and list(cache.iterdir()), 60)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == (0 if foreground else 130)
+        assert not runtime.is_mounted(str(tmp_path / "mnt"))
+        assert not list(cache.iterdir())
 
 
 # --- the folder ----------------------------------------------------------------------------------

@@ -153,4 +153,25 @@ reshaped less5 384 4 raid_disks
 sleep 3
 frozen less5
 
+# what this guest (Linux 6.1) reads half way is not what was written, nor is it when assembled again
+members grow10 5 1024
+d=$devices
+devices="$(nth 1) $(nth 2) $(nth 3) $(nth 4)"
+create grow10 -l 10 -n 4 -e 1.2 -c 16 --data-offset=256 --bitmap=none --size=512
+devices=$d
+pattern fill grow10 $md
+mdadm $md --add "$(nth 5)"
+halt 768
+for device in $devices; do
+    echo 256 > "$(sys)/dev-$(basename $device)/new_offset"
+done
+reshaped grow10 768 5 raid_disks
+sleep 4
+cat /proc/mdstat "$(sys)/reshape_position"
+echo frozen > "$(sys)/sync_action"
+mdadm --stop $md
+mdadm --assemble --readonly $md $devices
+truth grow10
+keep grow10
+
 end
