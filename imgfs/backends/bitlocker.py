@@ -61,7 +61,7 @@ def open_bitlocker(reader: Reader, options: Options) -> VolumeTable:
     """
     boot = read_boot(reader)
     meta = read_metadata(reader, boot)
-    said = [f"metadata: {note}" for note in meta.notes]
+    said = list(meta.notes)
     eow = eow_ranges(reader, boot.eow, said) if boot.eow else None
     ranges = known(meta, eow, reader.size)
     size = length(meta, eow, reader.size)

@@ -90,9 +90,10 @@ class Snapshots:
         found = candidates(await look(self._fetcher, source), (Role.FILES,), trials=False)
         place = replace(place, path=layer.path)
         for backend in found:
-            _, answer = await self._attempts.open(backend, [source], place, "files")
+            inside, answer = await self._attempts.open(backend, [source], place, "files")
             if answer is None or not isinstance(answer.opened, FilesInfo) or answer.files is None:
                 continue
+            inside.files(answer.opened)
             fs = self._tree.attach(answer.files, source, place.spec.child(backend.name))
             return self._tree.root_of(fs, 0)
         raise EvidenceError("no file system that can be read", spec=layer.spec)
