@@ -171,6 +171,7 @@ def read_metadata(reader: Reader, boot: Boot) -> Metadata:
     """
     said: list[str] = []
     found: Metadata | None = None
+    cut: Metadata | None = None
     places = list(dict.fromkeys(at for at in boot.at if at))
     if not places:
         raise Malformed("the header names no metadata", start=0, stop=512)
@@ -180,11 +181,14 @@ def read_metadata(reader: Reader, boot: Boot) -> Metadata:
         except EvidenceError as why:
             said.append(f"metadata at {at}: {why}")
             continue
-        if found is None:
+        if copy.notes:
+            cut = cut or copy
+        elif found is None:
             found = copy
             places += [place for place in copy.at if place and place not in places][: 4 - len(places)]
         elif copy.block != found.block:
-            said.append(f"metadata at {at} differs from that at {places[0]}: the first is used")
+            said.append(f"metadata at {at} differs from the copy that is used")
+    found = found or cut
     if found is None:
         raise Malformed("; ".join(said))
     found.notes.extend(said)
@@ -203,7 +207,13 @@ def _copy(reader: Reader, at: int) -> Metadata:
     length, _, begin, _, identity, _, method, _ = _HEADER.unpack_from(data, _BLOCK.size)
     if not _HEADER.size <= begin <= length <= len(data) - _BLOCK.size:
         raise Malformed(f"{length} bytes of entries behind {begin}", start=at, stop=at + len(data))
-    block, validation = _checked(data, size * 16 if version > 1 else size, version, at)
+    size *= 16 if version > 1 else 1
+    notes = []
+    if length <= size - _BLOCK.size and size <= len(data) < size + 8 and at + len(data) == reader.size:
+        block, validation = data[:size], b""
+        notes.append(f"metadata at {at}: the image ends before its checksum does")
+    else:
+        block, validation = _checked(data, size, version, at)
     held = list(entries(data[_BLOCK.size + begin : _BLOCK.size + length]))
     if max(first, second, third, encrypted, header) >= _OFFSET_MOST:
         raise Malformed("an offset that no disk has", start=at, stop=at + 64)
@@ -226,6 +236,7 @@ def _copy(reader: Reader, at: int) -> Metadata:
         entries=held,
         block=block,
         validation=validation,
+        notes=notes,
     )
 
 

@@ -27,6 +27,7 @@ _MAPS_MOST: Final = 8192  # of a descriptor of 64 KiB
 _RECORD_MOST: Final = 1 << 20
 _BLOCK_LEAST: Final = 512
 _RANGES_MOST: Final = 1_000_000
+_SAID_MOST: Final = 20
 
 
 def ranges(reader: Reader, at: tuple[int, ...], said: list[str]) -> list[Range]:
@@ -37,13 +38,17 @@ def ranges(reader: Reader, at: tuple[int, ...], said: list[str]) -> list[Range]:
     """
     block, maps = _descriptor(reader, at, said)
     found: list[Range] = []
+    damaged: list[str] = []
     for place in maps:
         try:
             found += _region(reader, place, block)
         except EvidenceError as why:
-            said.append(f"map of encrypted blocks at {place}: {why}: what it speaks of is lost")
+            damaged.append(f"map of encrypted blocks at {place}: {why}: what it speaks of is lost")
         if len(found) > _RANGES_MOST:
             raise Malformed(f"more than {_RANGES_MOST} ranges are encrypted or not")
+    said += damaged[:_SAID_MOST]
+    if len(damaged) > _SAID_MOST:
+        said.append(f"{len(damaged) - _SAID_MOST} more maps of encrypted blocks are damaged")
     return _apart(found)
 
 

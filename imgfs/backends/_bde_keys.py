@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from imgfs.backends._bde import CCM, CLEAR, EXTERNAL, KEY, PASSWORD, RECOVERY, STARTUP, STRETCH, entries
+from imgfs.block import sectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,12 +41,8 @@ METHODS: Final = {
 
 
 def stretched(initial: bytes, salt: bytes) -> bytes:
-    """Return the key that a digest of a password becomes: a million rounds of SHA-256, about a second."""
-    last, tail = bytes(32), initial + salt
-    sha, pack = hashlib.sha256, struct.Struct("<Q").pack
-    for number in range(ROUNDS):
-        last = sha(last + tail + pack(number)).digest()
-    return last
+    """Return the key that a digest of a password becomes: a million rounds of SHA-256, up to a second."""
+    return sectors.chained(initial + salt, ROUNDS)
 
 
 def password_digest(text: str) -> bytes:
@@ -172,7 +169,7 @@ def _ready() -> None:
     """Let OpenSSL do once what it does the first time."""
     sealed = AESCCM(bytes(32), tag_length=16).encrypt(bytes(12), b"x", None)
     AESCCM(bytes(32), tag_length=16).decrypt(bytes(12), sealed, None)
-    hashlib.sha256(b"").digest()
+    sectors.chained(b"", 1)
 
 
 _ready()

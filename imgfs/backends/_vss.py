@@ -34,6 +34,7 @@ _DESCRIPTOR: Final = struct.Struct("<QQQII")
 _EPOCH: Final = 116_444_736_000_000_000  # 1970 in units of 100 ns since 1601
 _CATALOG_MOST: Final = 1024  # blocks: a hundred thousand entries
 _DESCRIPTORS_MOST: Final = 3_000_000  # of one chain of stores: 46 GiB of blocks, in a worker's memory
+_LISTS_MOST: Final = 4 * _DESCRIPTORS_MOST // 508  # blocks of one store's list, which may be filled in part
 _BITMAP_MOST: Final = 256 << 20  # bytes: of a volume of 32 TiB
 
 
@@ -146,16 +147,16 @@ def descriptors(reader: Reader, store: Store, room: int) -> Descriptors:
         Malformed: the list cannot be read to its end: what it lacks would be taken from a later state.
     """
     found = Descriptors()
-    for data in _chain(reader, store.blocks_at, _LIST, -(-room // 508) + 1, "list of blocks", None):
+    for data in _chain(reader, store.blocks_at, _LIST, _LISTS_MOST, "list of blocks", None):
         for original, relative, offset, flags, bits in _DESCRIPTOR.iter_unpack(data[_FIRST:]):
             if not (original or relative or offset or flags or bits):
                 continue
             found.read += 1
+            if found.read > room:
+                raise Malformed(f"more than {_DESCRIPTORS_MOST} blocks are described")
             if max(original, relative, offset) >= 1 << 62:
                 raise Malformed(f"a block at {original} is at {offset}")
             found.take(original, relative, offset, flags, bits)
-    if found.read > room:
-        raise Malformed(f"more than {_DESCRIPTORS_MOST} blocks are described")
     return found
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends._vss import BLOCK, SECTOR, all_descriptors, bitmap
+from imgfs.errors import Malformed
 from imgfs.model import HOLE, LOST, Linear
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def layout(reader: Reader, chain: list[Store], size: int, said: list[str]) -> Li
     A long one goes to the memory file.
 
     Raises:
-        Malformed: a store cannot be read to its end.
+        Malformed: a store cannot be read to its end, or there are more pieces than a layout may have.
     """
     told = all_descriptors(reader, chain)
     free: Iterator[tuple[int, int]] = iter(())
@@ -44,6 +46,8 @@ def layout(reader: Reader, chain: list[Store], size: int, said: list[str]) -> Li
         logical.append(row[0])
         length.append(row[1])
         target.append(row[2])
+        if len(logical) > limits.MAX_RUNS:
+            raise Malformed(f"it is in more than {limits.MAX_RUNS} pieces")
     if gone[0]:
         said.append(f"{gone[0]} bytes are lost: what is said of them leads nowhere")
     columns = [logical.tobytes(), length.tobytes(), target.tobytes()]
@@ -66,11 +70,11 @@ def _unused(reader: Reader, store: Store) -> bytes:
 
 def _flagged(bits: bytes, told: Descriptors, size: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of flagged blocks that no forwarder leads to."""
+    moved = sorted(told.moved)
     for start, stop in _runs(bits):
         at = start * BLOCK
         until = min(stop * BLOCK, size)
-        inside = sorted(one for one in told.moved if at <= one < until) if told.moved else []
-        for one in inside:
+        for one in moved[bisect_left(moved, at) : bisect_left(moved, until)]:
             if at < one:
                 yield at, one
             at = max(at, one + BLOCK)

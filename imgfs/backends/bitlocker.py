@@ -61,7 +61,7 @@ def open_bitlocker(reader: Reader, options: Options) -> VolumeTable:
     """
     boot = read_boot(reader)
     meta = read_metadata(reader, boot)
-    said = [f"metadata: {note}" for note in meta.notes]
+    said = list(meta.notes)
     eow = eow_ranges(reader, boot.eow, said) if boot.eow else None
     ranges = known(meta, eow, reader.size)
     size = length(meta, eow, reader.size)
@@ -98,8 +98,9 @@ def _described(boot: Boot, meta: Metadata) -> str:
     from imgfs.backends._bde_keys import METHODS
 
     method = METHODS.get(meta.method, (0, f"method {meta.method:#06x}"))[1]
+    kind = {"7": "of Windows 7 or later"}.get(boot.kind, boot.kind)
     written = ", encrypted when written to" if boot.eow else ""
-    return f"{'Vista' if meta.version == 1 else boot.kind}, {method}{written}"
+    return f"{'of Vista' if meta.version == 1 else kind}, {method}{written}"
 
 
 def _shown(number: int, one: Locked) -> Protector:

@@ -31,7 +31,8 @@ def open_vss(reader: Reader, options: Options) -> Media | VolumeTable:
     found = stores(reader, said)
     if options.state:
         return _opened(reader, found, options.state, said)
-    if len(found) > limits.MAX_STATES:
+    first = max(len(found) - limits.MAX_STATES, 0)
+    if first:
         said.append(f"{len(found)} shadow copies: the last {limits.MAX_STATES} are shown")
     volumes = tuple(
         Volume(
@@ -43,9 +44,9 @@ def open_vss(reader: Reader, options: Options) -> Media | VolumeTable:
             unique_id=copy_id(reader, store),
             created_ns=created_ns(store),
         )
-        for number, store in enumerate(found, 1)
+        for number, store in enumerate(found[first:], first + 1)
     )
-    return VolumeTable(scheme="vss", sector=SECTOR, volumes=volumes[-limits.MAX_STATES :], notes=tuple(said))
+    return VolumeTable(scheme="vss", sector=SECTOR, volumes=volumes, notes=tuple(said))
 
 
 def _opened(reader: Reader, found: list[Store], state: str, said: list[str]) -> Media:

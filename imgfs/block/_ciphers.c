@@ -344,12 +344,48 @@ static PyObject *elephant(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(chained_doc, "chained(tail, rounds)\n--\n\n"
+    "Return the last of ``rounds`` SHA-256, each of the last one (first: zeros), ``tail`` and its number.\n\n"
+    "Raises:\n    ValueError: a tail of more than 64 bytes, or OpenSSL refuses it.");
+
+static PyObject *chained(PyObject *self, PyObject *args) {
+    Py_buffer tail;
+    unsigned long long rounds;
+    unsigned char state[32 + 64 + 8] = {0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*K", &tail, &rounds))
+        return NULL;
+    int good = tail.len <= 64;
+    if (good) {
+        memcpy(state + 32, tail.buf, tail.len);
+        unsigned char *count = state + 32 + tail.len;
+        Py_BEGIN_ALLOW_THREADS
+        EVP_MD_CTX *context = EVP_MD_CTX_new();
+        good = context && EVP_DigestInit_ex(context, EVP_sha256(), NULL);
+        for (uint64_t round = 0; good && round < rounds; round++) {
+            for (int byte = 0; byte < 8; byte++)
+                count[byte] = (unsigned char)(round >> 8 * byte);
+            good = (!round || EVP_DigestInit_ex(context, NULL, NULL))
+                && EVP_DigestUpdate(context, state, 40 + tail.len) && EVP_DigestFinal_ex(context, state, NULL);
+        }
+        EVP_MD_CTX_free(context);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&tail);
+    if (!good) {
+        PyErr_SetString(PyExc_ValueError, "no SHA-256 of that");
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)state, 32);
+}
+
 static PyMethodDef methods[] = {
     {"aes_xts", aes_xts, METH_VARARGS, aes_xts_doc},
     {"aes_cbc", aes_cbc, METH_VARARGS, aes_cbc_doc},
     {"aes_ecb", aes_ecb, METH_VARARGS, aes_ecb_doc},
     {"mask", mask, METH_VARARGS, mask_doc},
     {"elephant", elephant, METH_VARARGS, elephant_doc},
+    {"chained", chained, METH_VARARGS, chained_doc},
     {NULL, NULL, 0, NULL},
 };
 

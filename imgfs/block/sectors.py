@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import Final
 
@@ -100,3 +101,13 @@ def _added(words: list[int], near: int, far: int, turns: tuple[int, ...], cycles
         other = words[(at + far) % count]
         other = (other << turn | other >> 32 - turn) & 0xFFFF_FFFF
         words[at] = words[at] + (words[(at + near) % count] ^ other) & 0xFFFF_FFFF
+
+
+def chained(tail: bytes, rounds: int) -> bytes:
+    """Return the last of ``rounds`` SHA-256, each of the last one (first: zeros), ``tail`` and its number."""
+    if _fast is not None:
+        return _fast.chained(tail, rounds)
+    last, pack = bytes(32), struct.Struct("<Q").pack
+    for number in range(rounds):
+        last = hashlib.sha256(last + tail + pack(number)).digest()
+    return last

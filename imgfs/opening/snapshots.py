@@ -46,8 +46,8 @@ class Snapshots:
             self._attempts.damaged(layer, f"{backend.name} answered with no snapshots")
             return
         layer.table(answer.opened)
-        for number, volume in enumerate(answer.opened.volumes[: limits.MAX_STATES], 1):
-            name = f"{backend.name}{number}"
+        for volume in answer.opened.volumes[: limits.MAX_STATES]:
+            name = f"{backend.name}{volume.slot}"
             inner = place.inner(backend.name).at(str(volume.slot))
             record = self._attempts.layers.add(
                 Layer(spec=str(inner.spec), backend=backend.name, kind="volume", path=f"{place.path}/{name}")
@@ -91,9 +91,10 @@ class Snapshots:
         found = candidates(await look(self._fetcher, source), (Role.FILES,), trials=False)
         place = replace(place, path=layer.path)
         for backend in found:
-            _, answer = await self._attempts.open(backend, [source], place, "files")
+            inside, answer = await self._attempts.open(backend, [source], place, "files")
             if answer is None or not isinstance(answer.opened, FilesInfo) or answer.files is None:
                 continue
+            inside.files(answer.opened)
             fs = self._tree.attach(answer.files, source, place.spec.child(backend.name))
             return self._tree.root_of(fs, 0)
         raise EvidenceError("no file system that can be read", spec=layer.spec)

@@ -216,6 +216,21 @@ def test_an_image_that_ends_early_loses_the_rest(quick) -> None:
     assert any("ends" in note for note in table.notes)
 
 
+def test_an_image_that_ends_within_its_metadata_says_what_it_needs() -> None:
+    """As blkid's sample does: the first copy is there but for its checksum."""
+    volume = Volume(size=3 * MIB, kinds=(0x2000,), rounds=QUICK)
+    image = volume.image(ntfs_like(volume.size, "cut"))
+    at = volume.at[0]
+    size = int.from_bytes(image[at + 8 : at + 10], "little") * 16
+    with pytest.raises(NeedKey) as need:
+        opened(image[: at + size])
+    assert [row[1] for row in need.value.protectors] == ["password"]
+    table = opened(image[: at + size], SECRETS["master"])
+    assert any("checksum" in note for note in table.notes)
+    with pytest.raises(Malformed):
+        opened(image[: at + size - 1])
+
+
 @pytest.mark.parametrize(
     "volume",
     [

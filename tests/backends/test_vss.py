@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -216,6 +217,8 @@ def test_a_mounted_volume_has_its_copies_beside_the_live_tree(tmp_path, start) -
         assert (folder / "root/was.txt").read_bytes() == b"as it is now" * 4000
         assert (folder / "vss1/was.txt").read_bytes() == b"as it was  " * 4000
         assert not (folder / "vss1/new.txt").exists()
+        layers = json.loads((root / ".imgfs/layers.json").read_text())["layers"]
+        assert [x["state"] for x in layers if "|vss:1" in x["spec"]] == ["open", "open"]
         assert (folder / "root/new.txt").exists()
         assert (folder / "vss1.raw").stat().st_mtime_ns == (TIME - 116_444_736_000_000_000) * 100
         with (folder / "vss1.raw").open("rb") as raw:

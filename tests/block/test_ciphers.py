@@ -175,3 +175,13 @@ def test_the_diffuser_is_refused_where_there_is_none() -> None:
         for keys, sector, size in ((32, 512, 1024), (31, 512, 512), (64, 512, 512), (32, 1 << 15, 1 << 15)):
             with pytest.raises(ValueError, match=r"sector|vector"):
                 _ciphers.elephant(bytes(keys), sector, bytearray(size))
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 300])
+def test_digests_are_chained(way, rounds) -> None:
+    import hashlib
+
+    tail, last = bytes(range(48)), bytes(32)
+    for number in range(rounds):
+        last = hashlib.sha256(last + tail + number.to_bytes(8, "little")).digest()
+    assert sectors.chained(tail, rounds) == last
