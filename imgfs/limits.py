@@ -51,6 +51,9 @@ READ_MAX: Final = 1 * MIB  # bytes of one `read`
 # Deriving a key: memory is what the header claims (argon2 as cryptsetup sets it up wants 1 GiB), so a hostile
 # one may not have more than this, nor more than half of what is free; time covers a slow machine.
 DERIVE_MEMORY: Final = 4 * GIB
+# What only a key tells from noise is tried with all that may fit: a directory may wait so long for it ...
+PATIENCE: Final = 12.0
+PATIENCE_ASKED: Final = 144.0  # ... and so long if it was asked for by name: within the deadline of unlock
 MAX_PROTECTORS: Final = 64  # LUKS2 has 32 slots, FileVault and BitLocker a handful
 MAX_KEYFILE: Final = 8 * MIB  # as cryptsetup
 DEADLINE: Final = {
