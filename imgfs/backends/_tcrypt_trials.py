@@ -24,6 +24,7 @@ _SINGLE: Final = tuple(names for names in CIPHERS if len(names) == 1)
 _CASCADES: Final = tuple(names for names in CIPHERS if len(names) > 1)
 _SHORT: Final = 2 * KEY
 _LONG: Final = 3 * _SHORT
+_BESIDE: Final = 0.25  # of the patience: for what other passwords may open where one was found
 _FIRST_GUESS: Final = 1e-6  # seconds of one iteration of SHA-512, until one was measured
 
 
@@ -50,7 +51,7 @@ class Trials:
     said: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     _pace: float = _FIRST_GUESS
-    _begin: float = field(default_factory=time.monotonic)
+    _until: float = 0.0
 
     def find(self, spots: list[Spot], candidates: list[Candidate]) -> list[tuple[Spot, Header]]:
         """Return the headers that open, in the order in which they were found.
@@ -58,6 +59,7 @@ class Trials:
         A place has one header and a combination opens one place: both leave the search when they meet.
         """
         found: list[tuple[Spot, Header]] = []
+        self._until = time.monotonic() + self.patience
         spots, candidates = list(spots), list(candidates)
         for derivation, length, ciphers in _order():
             pairs = [
@@ -71,9 +73,10 @@ class Trials:
                     found.append((spot, header))
                     spots.remove(spot)
                     candidates.remove(candidate)
+                    self._until = min(self._until, time.monotonic() + self.patience * _BESIDE)
             if not spots or not candidates:
                 break
-        if self.late:
+        if self.late and not found:
             self.said.append(f"{self.patience:.0f} seconds were too short for {', '.join(self.late)}")
         return found
 
@@ -99,7 +102,7 @@ class Trials:
                     continue
                 cost = max(derivation.cost(one.pim, length, system=self.system) for _, one in batch)
                 begin = time.monotonic()
-                if begin + cost * self._pace > self._begin + self.patience:
+                if begin + cost * self._pace > self._until:
                     self.late.append(derivation.digest + (" in cascades" if ciphers is _CASCADES else ""))
                     break
                 try:
