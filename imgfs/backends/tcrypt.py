@@ -128,5 +128,5 @@ BACKEND = Backend(
         " argon2id; PIM, key files; hidden volumes, backup headers; aes, serpent, twofish, camellia and their"
         " cascades in xts; single ciphers in the cbc of old TrueCrypt"
     ),
-    truth=("corpus", "composed"),
+    truth=("corpus", "peer", "composed"),
 )

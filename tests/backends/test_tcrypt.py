@@ -416,6 +416,30 @@ def test_a_system_disk_is_decrypted_where_it_is_encrypted(tmp_path) -> None:
         assert not list(root.glob("d.img/00-tcryptsystem.*tcryptsystem*"))
 
 
+# --- made by another program ---------------------------------------------------------------------------
+MADE = json.loads((Path(__file__).parent.parent / "recorded" / "tcplay.json").read_text())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("number", range(len(MADE["volumes"])))
+def test_headers_made_by_tcplay_open(number) -> None:
+    """Order of keys in cascades, key files and copies as an independent program has them.
+
+    tcplay names ciphers in the order in which they encrypt.
+    """
+    made = MADE["volumes"][number]
+    keys = [Secret("keyfile", bytes.fromhex(MADE["keyfiles"][name])) for name in made["keyfiles"]]
+    keys += [Secret("password", made["password"].encode())] if made["password"] else []
+    first, copy = bytes.fromhex(made["header"]), bytes.fromhex(made["copy"])
+    size = 1 << 20
+    for head in (first, bytes(512)):
+        image = head.ljust(size - 2 * AREA, b"\0") + copy.ljust(2 * AREA, b"\0")
+        table = opened(image, *keys)
+        chain = "-".join(reversed(made["chain"].split("-")))
+        assert f"TrueCrypt 5, {chain} in xts, pbkdf2-{made['prf']}" in table.version
+        assert table.volumes[0].stop == size - 4 * AREA
+
+
 # --- real ---------------------------------------------------------------------------------------------
 def sample(name: str) -> tuple[bytes, dict[str, object]]:
     path = next(CORPUS.glob(f"{name}*.img.xz"))
