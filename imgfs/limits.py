@@ -52,6 +52,9 @@ READ_MAX: Final = 1 * MIB  # bytes of one `read`
 # one may not have more than this, nor more than half of what is free; time covers a slow machine.
 DERIVE_MEMORY: Final = 4 * GIB
 RESOLVE_PATIENCE: Final = 15.0  # seconds a directory waits for what is being opened; the rest appears later
+# What only a key tells from noise is tried with all that may fit: a directory may wait so long for it ...
+PATIENCE: Final = 12.0
+PATIENCE_ASKED: Final = 144.0  # ... and so long if it was asked for by name: within the deadline of unlock
 MAX_PROTECTORS: Final = 64  # LUKS2 has 32 slots, FileVault and BitLocker a handful
 MAX_KEYFILE: Final = 8 * MIB  # as cryptsetup
 DEADLINE: Final = {

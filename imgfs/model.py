@@ -203,6 +203,9 @@ class SlotKind(IntEnum):
     METADATA = 2
 
 
+DISK: Final = "disk"  # the type_id of a volume that is a whole disk, with a table of its own
+
+
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """A range of a media. Units: bytes, half-open. ``type_id`` is the table's own word for the type.
 

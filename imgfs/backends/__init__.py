@@ -14,6 +14,8 @@ from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from imgfs import limits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -76,9 +78,10 @@ class Options:
     ``base`` is where the source starts on its media: disklabels count from the start of the disk. ``state``
     is the key of one of the ``Media.states`` a container named: then that one is its media. ``keys`` are the
     analyst's that may fit. ``final``: no further member of a set will come, what can be read without them is.
-    ``threads``: how many may be used to derive a key.
+    ``threads``: how many may be used to derive a key. ``patience``: how long keys may be tried on what only
+    they tell from noise.
 
-    Units: ``sector`` bytes, 0: find out; ``base`` bytes.
+    Units: ``sector`` bytes, 0: find out; ``base`` bytes; ``patience`` seconds.
     """
 
     sector: int = 0
@@ -89,6 +92,7 @@ class Options:
     keys: tuple[Secret, ...] = ()
     final: bool = False
     threads: int = 1
+    patience: float = limits.PATIENCE
 
     @property
     def sectors(self) -> tuple[int, ...]:
@@ -172,7 +176,8 @@ class Backend:
     by_name: str = ""  # regular expression on the host file's name: formats without magic
     by_trial: bool = False  # no magic: tried last, in a worker
     keys: tuple[str, ...] = ()  # kinds of keys it can use: asked without any first, answers NeedKey
-    by_key: bool = False  # no magic: tried last, and only with a key that fits
+    by_key: bool = False  # no magic: tried last, and only with a key that fits; with magic in its turn
+    memory: int = 0  # bytes that deriving a key may take, for what is found by its key
     siblings: Callable[[str], str] | None = None
     kin: str = ""
     imports: tuple[str, ...] = ()

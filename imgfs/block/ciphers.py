@@ -11,6 +11,7 @@ Niels Ferguson, 2006.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from array import array
 from sys import byteorder
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,8 @@ _OTHERS: Final = ("serpent", "twofish", "camellia")
 _MODES: Final = ("xts", "cbc", "ecb", "elephant")
 _KEYS: Final = (16, 24, 32)
 _SECTORS: Final = range(16, 4096 * 16 + 1)
-IVS: Final = ("plain", "plain64", "plain64be", "null", "essiv", "eboiv")
+IVS: Final = ("plain", "plain64", "plain64be", "null", "essiv", "eboiv", "tcw")
+_TCW: Final = 32  # bytes of the seeds of TrueCrypt's CBC: of vectors, of what is added to the ciphertext
 
 
 def check(claim: Enciphered) -> None:
@@ -51,6 +53,8 @@ def check(claim: Enciphered) -> None:
         raise Malformed(f"a key of {len(key)} bytes for {claim.codec.name[:40]}")
     if iv == "essiv" and len(_bytes(claim.codec, "ivkey")) not in _KEYS:
         raise Malformed("ESSIV with no key for its vectors")
+    if iv == "tcw" and (mode != "cbc" or claim.sector != 512 or len(_bytes(claim.codec, "ivkey")) != _TCW):
+        raise Malformed("TrueCrypt's CBC without its seeds, or not in sectors of 512")
     if claim.sector not in _SECTORS or claim.sector % 16 or claim.sector & (claim.sector - 1):
         raise Malformed(f"sectors of {claim.sector} bytes")
 
@@ -73,6 +77,8 @@ def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray) -
         _diffused(codec, key, sector, range(first, first + count * step, step), data)
         return
     vectors = _vectors(codec, cipher, key, first, step, count, sector)
+    if _bytes(codec, "iv") == b"tcw":
+        _unwhiten(_bytes(codec, "ivkey"), range(first, first + count * step, step), data)
     if cipher == _AES:
         (sectors.aes_xts if mode == "xts" else sectors.aes_cbc)(key, vectors, sector, data)
     elif mode == "cbc":
@@ -121,6 +127,8 @@ def _vectors(
     half = 0
     if iv == b"plain":
         words[::2] = array("Q", [number & 0xFFFF_FFFF for number in numbers])
+    elif iv == b"tcw":
+        words[::2] = words[1::2] = array("Q", [number & 0xFFFF_FFFF_FFFF_FFFF for number in numbers])
     elif iv == b"eboiv":  # of the byte, under the key itself
         words[::2] = array("Q", range(first * sector, (first + count * step) * sector, step * sector))
     else:
@@ -132,7 +140,29 @@ def _vectors(
     if iv in (b"essiv", b"eboiv"):
         under = _bytes(codec, "ivkey") if iv == b"essiv" else key
         vectors = bytearray(_ecb(cipher, under, vectors))
+    if iv == b"tcw":
+        return _added(vectors, _bytes(codec, "ivkey")[:16] * count)
     return vectors
+
+
+def _added(one: bytes | bytearray, other: bytes) -> bytearray:
+    """Return the exclusive or of two strings of one length."""
+    mixed = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
+    return bytearray(mixed.to_bytes(len(one), "little"))
+
+
+def _unwhiten(seeds: bytes, numbers: range, data: bytearray) -> None:
+    """Take from sectors what TrueCrypt before 4.1 added to the ciphertext: eight bytes over and over.
+
+    They are the CRC-32 of each quarter of the seed plus the number of the sector, folded into half. Source:
+    volumes made by it; nothing else gives plaintext there.
+    """
+    for index, number in enumerate(numbers):
+        seed = _added(seeds[16:], (number & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little") * 2)
+        one, two, three, four = (zlib.crc32(seed[at : at + 4]) for at in (0, 4, 8, 12))
+        mask = ((one ^ four) | (two ^ three) << 32).to_bytes(8, "little")
+        at = index * 512
+        data[at : at + 512] = _added(data[at : at + 512], mask * 64)
 
 
 def _ecb(cipher: str, key: bytes, data: bytes | bytearray) -> bytes:

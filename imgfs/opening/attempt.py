@@ -118,7 +118,8 @@ class Attempts:
         """Open without a key first, so that what is locked is known; then with those that may fit."""
         try:
             if asked.backend.by_key:  # nothing tells it from noise but a key that opens it
-                raise NeedKey(kinds=asked.backend.keys, memory=0)  # noqa: TRY301  # asked like the others
+                memory = min(asked.backend.memory, _most())
+                raise NeedKey(kinds=asked.backend.keys, memory=memory)  # noqa: TRY301  # asked like the others
             return await self._ask(layer, asked)
         except NeedKey as need:
             fitting = [key for key in self.keys if key.fits(layer.spec, asked.backend.keys)]
@@ -135,7 +136,7 @@ class Attempts:
             try:
                 return await self._ask(layer, asked, memory=memory)
             except NeedKey as still:
-                if asked.backend.by_key:
+                if asked.backend.by_key and not still.message and layer.state != "locked":
                     raise NotMine(asked.backend.name) from None
                 more = still.message.removeprefix(need.message).lstrip("; ")
                 tried = (
@@ -199,6 +200,11 @@ def _available() -> int:
     return limits.WORKER_MEMORY
 
 
+def _most() -> int:
+    """Return how many bytes deriving a key may take on this machine."""
+    return min(limits.DERIVE_MEMORY, max(_available() // 2, limits.WORKER_MEMORY))
+
+
 def _allowed(claimed: int) -> int:
     """Return the address space for deriving a key that says it takes ``claimed`` bytes.
 
@@ -207,7 +213,7 @@ def _allowed(claimed: int) -> int:
     """
     if not claimed:
         return limits.WORKER_MEMORY
-    most = min(limits.DERIVE_MEMORY, max(_available() // 2, limits.WORKER_MEMORY))
+    most = _most()
     if claimed > most:
         mib = limits.MIB
         raise NeedKey(

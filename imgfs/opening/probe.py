@@ -83,13 +83,19 @@ def candidates(
         for backend in discover().values()
         if backend.role in wanted
         and (
-            any(map(window.holds, backend.signatures))
+            (any(map(window.holds, backend.signatures)) and not backend.by_key)
             or (backend.by_trial and trials)
-            or (backend.by_key and not set(backend.keys).isdisjoint(kinds))
+            or (backend.by_key and _by_key(backend, window, kinds))
             or (backend.by_name and name and re.fullmatch(backend.by_name, name, re.IGNORECASE))
         )
     ]
     return sorted(found, key=order)
+
+
+def _by_key(backend: Backend, window: Window, kinds: Collection[str]) -> bool:
+    """Say whether a key may open what only a key tells from noise. Signatures prove nothing here."""
+    fits = not backend.signatures or any(map(window.holds, backend.signatures))
+    return fits and not set(backend.keys).isdisjoint(kinds)
 
 
 def order(backend: Backend) -> tuple[bool, bool, bool, int, int]:
@@ -97,4 +103,5 @@ def order(backend: Backend) -> tuple[bool, bool, bool, int, int]:
 
     Trials last, before them what only a key opens; what shares its source first; then role and rank.
     """
-    return backend.by_trial, backend.by_key, backend.exclusive, backend.role, backend.rank
+    last = backend.by_key and not backend.signatures
+    return backend.by_trial, last, backend.exclusive, backend.role, backend.rank

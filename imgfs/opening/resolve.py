@@ -86,7 +86,8 @@ class Resolver:
         disk.fill_with(partial(soon, resolved))
         self._tree.root.add(name, disk)
         over = self._overrule
-        options = Options(sector=over.sector, tz=over.tz, codepage=over.codepage)
+        patience = limits.PATIENCE_ASKED if over.forced and over.forced.by_key else limits.PATIENCE
+        options = Options(sector=over.sector, tz=over.tz, codepage=over.codepage, patience=patience)
         place = Place(disk, Spec(shown), shown, options, 0)
         try:
             sources, members = zip(*evidence.members, strict=True)

@@ -11,7 +11,7 @@ from imgfs.backends import Role
 from imgfs.block.build import build_all
 from imgfs.block.extents import ExtentMap
 from imgfs.errors import EvidenceError, NeedKey, NeedMembers, WorkerError
-from imgfs.model import Attr, FilesInfo, Kind, VolumeTable
+from imgfs.model import DISK, Attr, FilesInfo, Kind, VolumeTable
 from imgfs.opening.attempt import Asked
 from imgfs.opening.gaps import bounded, gaps
 from imgfs.opening.keys import HEADER
@@ -232,12 +232,15 @@ class Volumes:
 
     async def _volume(self, volume: Volume, source: ByteSource, place: Place, number: str) -> None:
         """Put a volume in the tree; a table in it is opened now, a file system on first access."""
-        found = await self._candidates(source, place, in_slot=True)
+        found = await self._candidates(source, place, in_slot=volume.type_id != DISK)
         table = place.spec.steps[-1].backend
         if not volume.start and volume.layout < 0:
             # the table itself lies at the start of this volume: found again, it would hold itself for ever
             found = [b for b in found if b.name != table]
         kind = next((b.name for b in found if not b.by_trial and not b.by_key and b.exclusive), "")
+        # what a key opened holds that header still; and a file system that is seen is no ciphertext
+        plain = any(b.role is Role.FILES and b.name == kind for b in found)
+        found = [b for b in found if not b.by_key or (b.name != table and not plain)]
         words = (volume.label, kind, volume.type_name, volume.type_id, "volume")
         name = f"{place.prefix}{number}{next(filter(None, map(names.slug, words)))}"
         layer = self._attempts.layers.add(Layer(spec=str(place.spec), backend=table, kind="volume"))

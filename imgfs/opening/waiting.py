@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imgfs.tree.tree import Tree
     from imgfs.worker.client import Layer as Opened
 
+_ASKED = limits.PATIENCE_ASKED
 _ROUNDS = limits.MAX_DEPTH  # a set in a set in a set ... ends there
 
 
@@ -119,7 +120,9 @@ class Waiting:
         return tried
 
     async def _unlock(self, spec: str, locked: Locked) -> None:
-        answer = await self._attempts.again(locked.layer, locked.asked)
+        place = locked.asked.place
+        asked = replace(locked.asked, place=replace(place, options=replace(place.options, patience=_ASKED)))
+        answer = await self._attempts.again(locked.layer, asked)
         if answer is not None:
             del self._volumes.locked[spec]
             await self._volumes.take(answer, locked.asked, locked.layer, locked.spot)

@@ -95,6 +95,7 @@ def _open(
         keys=request.keys,
         final=request.final,
         threads=request.threads,
+        patience=request.patience,
     )
     table = _Table(reader)
     result = backend.open(table, options)

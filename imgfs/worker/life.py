@@ -235,6 +235,7 @@ class Worker:
                 final=self.options.final,
                 memory=self._memory,
                 threads=self.options.threads,
+                patience=self.options.patience,
             )
             patience = limits.DEADLINE["unlock" if self.options.keys else "open"]
             status, payload = await self._process.ask(wire.encode(request), patience)

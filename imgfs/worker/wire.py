@@ -81,6 +81,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False
     memory: int = limits.WORKER_MEMORY
     threads: int = 1
+    patience: float = limits.PATIENCE
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True, tag="list"):

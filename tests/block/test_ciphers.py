@@ -123,6 +123,8 @@ def test_serpent_and_twofish_are_those_of_their_authors() -> None:
         {"codec": Codec("aes-gcm", {"key": bytes(32), "iv": b"plain64"})},
         {"codec": Codec("rot13-xts", {"key": bytes(64), "iv": b"plain64"})},
         {"codec": Codec("aes-cbc", {"key": bytes(32), "iv": b"essiv"})},
+        {"codec": Codec("aes-cbc", {"key": bytes(32), "iv": b"tcw", "ivkey": bytes(16)})},
+        {"codec": Codec("aes-xts", {"key": bytes(64), "iv": b"tcw", "ivkey": bytes(32)})},
         {"codec": Codec("aes-xts", {"key": 3, "iv": b"plain64"})},
         {"size": 4095},
         {"size": 8192},
