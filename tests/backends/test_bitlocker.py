@@ -287,6 +287,24 @@ def test_bdemount_shows_the_same(tmp_path, method) -> None:
     assert mine[: len(theirs)] == theirs
 
 
+@pytest.mark.parametrize(
+    "volume",
+    [
+        Volume(size=3 * MIB, to_go=True, kinds=(0x800,)),
+        Volume(size=3 * MIB, state=5, encrypted=2 * MIB, kinds=(0x800,)),
+    ],
+    ids=["to go", "being decrypted"],
+)
+def test_bdemount_shows_the_same_of_other_kinds(tmp_path, volume) -> None:
+    image = volume.image(ntfs_like(volume.size, "kinds"))
+    path = tmp_path / "v.img"
+    path.write_bytes(image)
+    with peer("bdemount", "-r", RECOVERY, path, at=tmp_path / "m") as root:
+        theirs = (root / "bde1").read_bytes()
+    assert len(theirs) in (volume.size, volume.size - 512)
+    assert content(image, opened(image, SECRETS["recovery"]))[: len(theirs)] == theirs
+
+
 @pytest.mark.parametrize("method", ["cbc-256-diffuser", "xts-256"])
 def test_dislocker_shows_the_same(tmp_path, method) -> None:
     volume = Volume(size=2 * MIB, method=method, kinds=(0x2000, 0x800))
