@@ -13,8 +13,8 @@ from imgfs.block.extents import ExtentMap
 from imgfs.errors import EvidenceError, NeedKey, NeedMembers, WorkerError
 from imgfs.model import DISK, Attr, FilesInfo, Kind, VolumeTable
 from imgfs.opening.attempt import Asked
+from imgfs.opening.certain import certain
 from imgfs.opening.gaps import bounded, gaps
-from imgfs.opening.keys import HEADER
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME
 from imgfs.opening.probe import candidates, look
@@ -94,10 +94,7 @@ class Volumes:
             return [forced]
         kinds = {kind for key in self._attempts.keys for kind in key.kinds}
         found = candidates(await look(self._fetcher, source), IN_VOLUME, kinds=kinds)
-        inside = {step.backend for step in place.spec.steps}
-        if any(b.exclusive and not (b.by_key or b.by_trial) for b in found):
-            inside |= {b.name for b in found if HEADER in b.keys}  # a header opens whatever it is put before
-        found = [b for b in found if not (b.by_key and b.name in inside)]
+        found = certain(found, place)
         if in_slot and any(b.role is Role.FILES and not b.by_trial and not b.recognised for b in found):
             # the boot record of a file system ends like a partition table
             found = [b for b in found if b.name != "mbr"]

@@ -150,7 +150,7 @@ def test_each_of_three_logical_volumes_equals_its_own_truth(corpus: Path, scratc
             (found,) = [path for path in disk.iterdir() if path.name.endswith(f".{name}")]
             for file, fact in volume["files"].items():
                 path = found / "root" / file
-                if fact["type"] == "f":
+                if fact.get("type") == "f":  # some could not be read by who made the truth
                     assert path.stat().st_size == fact["size"], path
                     assert int(path.stat().st_mtime) == fact["mtime"], path
 
