@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from imgfs.backends import Options, _kdf, _tcrypt_trials
+from imgfs.backends import Options, Role, _kdf, _tcrypt_trials
 from imgfs.backends._tcrypt import CIPHERS, DERIVATIONS, argon
 from imgfs.backends._tcrypt import random as looks_random
 from imgfs.backends._tcrypt_secrets import applied, candidates, mixed
@@ -30,6 +30,8 @@ from imgfs.block.memory import Memory
 from imgfs.block.pieces import Bytes, Coded, StoredUnit
 from imgfs.errors import EvidenceError, NeedKey, NotMine, NotSupported
 from imgfs.model import Secret
+from imgfs.opening.probe import Window
+from imgfs.opening.probe import candidates as probed
 from imgfs.testing.fakes import MemoryReader
 from imgfs.worker import checks, wire
 from tests.mounts import mounted
@@ -414,6 +416,19 @@ def test_a_system_disk_is_decrypted_where_it_is_encrypted(tmp_path) -> None:
         found = next(root.glob("d.img/00-tcryptsystem.mbr.01-*/volume.raw"))
         assert found.read_bytes() == plain
         assert not list(root.glob("d.img/00-tcryptsystem.*tcryptsystem*"))
+
+
+def test_a_system_disk_is_asked_first_and_only_with_a_key() -> None:
+    head = bytearray(AREA)
+    head[510:512] = b"\x55\xaa"
+    window = Window(len(head), bytes(head), b"")
+    plain = [backend.name for backend in probed(window, tuple(Role), kinds=())]
+    assert "mbr" in plain
+    assert not {"tcrypt", "tcryptsystem"} & set(plain)
+    keyed = [backend.name for backend in probed(window, tuple(Role), kinds=("password",))]
+    assert keyed.index("tcryptsystem") < keyed.index("mbr") < keyed.index("tcrypt")
+    none = [b.name for b in probed(Window(AREA, bytes(AREA), b""), tuple(Role), kinds=("password",))]
+    assert "tcryptsystem" not in none
 
 
 # --- made by another program ---------------------------------------------------------------------------
