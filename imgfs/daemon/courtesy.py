@@ -9,11 +9,15 @@ waits a little longer while somebody else keeps asking.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from imgfs import limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 LARGE: Final = 64 * limits.KIB  # reads that give way
 _REQUEST: Final = 16 * limits.KIB  # what a request costs beside its bytes: as much time as reading so many
@@ -29,13 +33,14 @@ _KNOWN: Final = 256  # processes
 class Courtesy:
     """What processes had, and when the last of those came that had little."""
 
-    __slots__ = ("_had", "_last", "_received", "_turn", "_who", "waited")
+    __slots__ = ("_busy", "_had", "_last", "_received", "_turn", "_who", "waited")
 
     def __init__(self) -> None:
         self._had: OrderedDict[int, tuple[float, float]] = OrderedDict()  # bytes, and when: by process
         self._last = -_NEAR  # when one that had little asked
         self._who = 0  # and which
         self._received = 0
+        self._busy = 0  # requests of those that had little, under way
         self._turn = trio.Lock()
         self.waited = 0
 
@@ -56,8 +61,21 @@ class Courtesy:
         near = self._who != pid and trio.current_time() - self._last < _NEAR
         return near and self._had.get(pid, (0.0, 0.0))[0] > _MUCH
 
-    async def give_way(self) -> None:
-        """Let those who had little go first."""
+    @contextmanager
+    def waiting(self, pid: int) -> Iterator[None]:
+        """Say that a request waits for the disk or a decoder: nothing large shall be put before it there."""
+        little = self._had.get(pid, (0.0, 0.0))[0] < _MUCH
+        self._busy += little
+        try:
+            yield
+        finally:
+            self._busy -= little
+            if little:
+                self._last = trio.current_time()
+
+    @asynccontextmanager
+    async def way(self) -> AsyncIterator[None]:
+        """Let those who had little go first; then it is one's turn, until the end of the context."""
         self.waited += 1
         begin = trio.current_time()
         async with self._turn:  # one after the other: what comes meanwhile is not behind all of them
@@ -67,6 +85,7 @@ class Courtesy:
                 if self._received == before:
                     break
             now = trio.current_time()
-            while now - self._last < _HOLD and now - begin < _MOST:
+            while (self._busy or now - self._last < _HOLD) and now - begin < _MOST:
                 await trio.sleep(_HOLD)
                 now = trio.current_time()
+            yield

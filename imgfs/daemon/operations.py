@@ -181,9 +181,10 @@ class Operations(pyfuse3.Operations):
         node = self._tree.node(Ino(inode))
         self._pages.opening(inode)
         try:
-            file = await self._session.open(node)
-            if node.forever:
-                await self._pages.give(inode, file)
+            with self._courtesy.waiting(ctx.pid):
+                file = await self._session.open(node)
+                if node.forever:
+                    await self._pages.give(inode, file)
         except BaseException:
             self._pages.closed(inode)
             raise
@@ -197,17 +198,30 @@ class Operations(pyfuse3.Operations):
         file, pid = self._files[fh]
         courtesy = self._courtesy
         courtesy.asked(pid, size)
-        shared = size >= LARGE and courtesy.greedy(pid)
-        if shared:
-            await courtesy.give_way()
+        if size >= LARGE and courtesy.greedy(pid):
+            async with courtesy.way():
+                data = await self._read(file, off, size, ahead=False)
+        else:
+            try:
+                data = file.read_nowait(off, size)
+                self._fast += 1
+            except trio.WouldBlock:
+                self._slow += 1
+                with courtesy.waiting(pid):
+                    data = await file.read(off, size)
+        self._bytes += len(data)
+        return data  # type: ignore[return-value]  # the binding replies from any buffer without a copy
+
+    async def _read(
+        self, file: OpenFile, off: int, size: int, *, ahead: bool
+    ) -> bytes | bytearray | memoryview:
         try:
-            data = file.read_nowait(off, size, ahead=not shared)
+            data = file.read_nowait(off, size, ahead=ahead)
             self._fast += 1
         except trio.WouldBlock:
             self._slow += 1
             data = await file.read(off, size)
-        self._bytes += len(data)
-        return data  # type: ignore[return-value]  # the binding replies from any buffer without a copy
+        return data
 
     @barrier
     async def release(self, fh: int) -> None:

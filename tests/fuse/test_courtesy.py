@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.lowlevel
 
 from imgfs import limits
 from imgfs.daemon.courtesy import Courtesy
@@ -37,7 +38,8 @@ async def test_a_scanner_gives_way_to_a_person(courtesy: Courtesy, autojump_cloc
     assert courtesy.greedy(SCANNER)
     assert not courtesy.greedy(PERSON)
     begin = trio.current_time()
-    await courtesy.give_way()
+    async with courtesy.way():
+        pass
     assert 0 < trio.current_time() - begin < 0.02
 
 
@@ -66,7 +68,8 @@ async def test_a_person_who_never_pauses_does_not_stop_a_scanner(courtesy: Court
         nursery.start_soon(ask_for_ever)
         await trio.sleep(0.0005)
         begin = trio.current_time()
-        await courtesy.give_way()
+        async with courtesy.way():
+            pass
         assert trio.current_time() - begin < 0.05
         nursery.cancel_scope.cancel()
 
@@ -78,8 +81,8 @@ async def test_what_was_held_goes_on_one_by_one(courtesy: Courtesy, autojump_clo
     done: list[float] = []
 
     async def read() -> None:
-        await courtesy.give_way()
-        done.append(trio.current_time())
+        async with courtesy.way():
+            done.append(trio.current_time())
         courtesy.asked(PERSON)  # comes while the first is answered
 
     async with trio.open_nursery() as nursery:
@@ -88,3 +91,27 @@ async def test_what_was_held_goes_on_one_by_one(courtesy: Courtesy, autojump_clo
     assert len(done) == 3
     assert done[0] < done[1]  # the second saw the new request
     assert done[-1] - done[0] < 0.1
+
+
+@pytest.mark.trio
+async def test_a_scanner_waits_while_a_person_waits_for_the_disk(courtesy: Courtesy, autojump_clock) -> None:
+    scan(courtesy)
+    courtesy.asked(PERSON)
+    ended = 0.0
+
+    async def person() -> None:
+        nonlocal ended
+        with courtesy.waiting(PERSON):
+            await trio.sleep(0.015)
+        ended = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(person)
+        await trio.lowlevel.checkpoint()
+        async with courtesy.way():
+            assert 0 < ended <= trio.current_time()
+    with courtesy.waiting(SCANNER):  # its own waiting keeps nobody
+        begin = trio.current_time()
+        await trio.sleep(0.005)
+        async with courtesy.way():
+            assert trio.current_time() - begin < 0.01
