@@ -51,7 +51,7 @@ def decode_strip(strip: Strip, data: memoryview) -> Block | Exception:
     """Return the block of a strip, or the failure of its first bad unit; ``data`` is what is stored."""
     source = strip.source
     if isinstance(source, CipherMap):
-        return source.decrypt(strip.index, data)
+        return source.decrypt(strip.index, data, ours=True)  # who decodes a strip has just read it
     decoder, parameters = DECODERS[source.codec.name], source.codec.parameters
     lengths = chain(repeat(source.unit, len(strip.coded) - 1), (strip.length % source.unit or source.unit,))
     cuts = zip(strip.starts, strip.ends, strip.coded, lengths, strict=True)

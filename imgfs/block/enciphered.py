@@ -56,10 +56,14 @@ class CipherMap(UnitMap):
             raise Malformed(f"sectors up to {last}: vectors have 64 bits", spec=spec)
         return cls(claim, lower, spec)
 
-    def decrypt(self, index: int, stored: memoryview) -> Block | BadUnit:
-        """Return the plaintext of what is stored from unit ``index`` on. Runs in a pool thread."""
+    def decrypt(self, index: int, stored: memoryview, *, ours: bool = False) -> Block | BadUnit:
+        """Return the plaintext of what is stored from unit ``index`` on. Runs in a pool thread.
+
+        ``ours``: nobody else refers to ``stored``, which may become the plaintext.
+        """
         claim = self.claim
-        data = bytearray(stored)
+        whole = stored.obj
+        data = whole if ours and type(whole) is bytearray and len(whole) == len(stored) else bytearray(stored)
         first = claim.first + index * _UNIT // claim.sector * claim.step
         try:
             ciphers.decrypt(claim.codec, claim.sector, first, claim.step, data)

@@ -20,9 +20,15 @@ def certain(found: list[Backend], place: Place) -> list[Backend]:
     Something is recognised (an encrypted system disk has a partition table all the same; a header in a file
     of its own opens whatever it is put before), or the place is the plaintext of an encrypted layer.
     """
-    known = {b.name for b in found if b.exclusive and not (b.by_key or b.by_trial)}
-    apart = {b.name for b in found if b.by_key and HEADER in b.keys}
+    known = [b for b in found if b.exclusive and not (b.by_key or b.by_trial)]
     inside = any(discover()[step.backend].keys for step in place.spec.steps if step.backend in discover())
-    if inside or known - _BESIDE:
+    if inside or any(b.keys for b in known):
         return [b for b in found if not b.by_key]
-    return [b for b in found if not (known and b.name in apart)]
+    others = {b.name for b in known} - _BESIDE
+
+    def tried(backend: Backend) -> bool:
+        if backend.signatures:  # a boot sector, which looks like much else
+            return True
+        return not (known if HEADER in backend.keys else others)
+
+    return [b for b in found if not b.by_key or tried(b)]

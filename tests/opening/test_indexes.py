@@ -188,7 +188,13 @@ def test_what_is_interrupted_leaves_nothing(cache: Path, tmp_path: Path) -> None
     path.write_bytes(bz2.compress(random.Random(4).randbytes(20 * MIB), 1) * 10)
     for foreground in ((), ("-f",)):
         words = [*COMMAND, "mount", *foreground, str(path), str(tmp_path / "mnt")]
-        with subprocess.Popen(words, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            words,
+            cwd=ROOT,
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # who runs us may ignore it
+        ) as process:
             wait_until(lambda: cache.is_dir() and list(cache.iterdir()), 60)
             os.killpg(process.pid, signal.SIGINT)
             assert process.wait(60) == (0 if foreground else 130)
