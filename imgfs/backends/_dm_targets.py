@@ -216,6 +216,10 @@ def _crypt(device: str, words: list[str], length: int, devices: Devices) -> Body
     del device
     cipher, key, first = words[0], words[1], int(words[2])
     sector, step = _crypt_options(words[5:])
+    large = step == 1 and sector != _SECTOR
+    if large and first % (sector // _SECTOR):  # the offset counts 512 bytes, the numbers count sectors
+        raise Malformed(f"numbers from {first} in sectors of {sector} bytes")
+    first //= sector // _SECTOR if large else 1
     inner = devices.window(words[3], words[4], length)
     if cipher.startswith(NULL) or inner.lost() == [(0, length)]:
         return inner

@@ -8,6 +8,7 @@ Source: the kernel's Documentation/admin-guide/device-mapper: linear, zero, dm-c
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from imgfs.block.enciphered import CipherMap
@@ -18,10 +19,12 @@ from imgfs.model import HOLE
 
 if TYPE_CHECKING:
     from imgfs.block.pieces import ByteSource
+    from imgfs.model import Codec
 
 _SECTOR: Final = 512
 _LINES: Final = 1 << 20  # of one device; more runs than that are said, not printed
-_IVS: Final = {"essiv": "essiv:sha256"}
+_DIGESTS: Final = ("sha256", "sha512", "sha1", "md5")
+_PLAIN: Final = (b"plain", b"plain64", b"plain64be", b"null", b"eboiv")
 
 
 class Tables:
@@ -109,19 +112,34 @@ class Tables:
     def _crypt(self, source: CipherMap, name: str) -> list[str]:
         claim = source.claim
         device = self.add(source.lower, f"{name}.ciphertext")
-        parameters = claim.codec.parameters
-        key, iv = parameters.get("key", b""), parameters.get("iv", b"")
-        if not isinstance(key, bytes) or not isinstance(iv, bytes):
-            return []
-        spelled = claim.codec.name if claim.codec.name.endswith("-ecb") else f"{claim.codec.name}-{_iv(iv)}"
+        spelled, key = _spelled(claim.codec)
+        if not spelled:
+            self.lines.append(f"# {name}: {claim.codec.name} as it is used here is no cipher of the kernel's")
+            return [f"0 {claim.size // _SECTOR} error"]
+        large = (
+            claim.sector != _SECTOR and claim.step == 1
+        )  # numbers count sectors, the kernel's words 512 bytes
+        first = claim.first * (claim.sector // _SECTOR if large else 1)
         words = ["0", str(claim.size // _SECTOR), "crypt", spelled, key.hex() if self._keys else "-"]
-        words += [str(claim.first), device, str(claim.base // _SECTOR)]
+        words += [str(first), device, str(claim.base // _SECTOR)]
         if claim.sector != _SECTOR:
-            options = [f"sector_size:{claim.sector}", *(["iv_large_sectors"] if claim.step == 1 else [])]
+            options = [f"sector_size:{claim.sector}", *(["iv_large_sectors"] if large else [])]
             words += [str(len(options)), *options]
         return [" ".join(words)]
 
 
-def _iv(iv: bytes) -> str:
-    text = iv.decode("ascii", "replace")
-    return _IVS.get(text, text)
+def _spelled(codec: Codec) -> tuple[str, bytes]:
+    """Return a cipher as dm-crypt writes it, and its key; empty: it has none like it."""
+    key, iv = codec.parameters.get("key", b""), codec.parameters.get("iv", b"")
+    if not isinstance(key, bytes) or not isinstance(iv, bytes):
+        return "", b""
+    if codec.name.endswith("-ecb"):
+        return codec.name, key
+    if iv == b"essiv":
+        under = codec.parameters.get("ivkey")
+        for digest in _DIGESTS:
+            if hashlib.new(digest, key).digest() == under:
+                return f"{codec.name}-essiv:{digest}", key
+    if iv not in _PLAIN or codec.name.endswith("-elephant"):
+        return "", b""
+    return f"{codec.name}-{iv.decode()}", key

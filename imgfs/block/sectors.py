@@ -21,11 +21,7 @@ def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> Non
     if _fast is not None:
         _fast.aes_xts(key, vectors, sector, data)
         return
-    for number, at in enumerate(range(0, len(data), sector)):
-        mode = modes.XTS(bytes(vectors[16 * number : 16 * number + 16]))
-        data[at : at + sector] = (
-            Cipher(algorithms.AES(key), mode).decryptor().update(bytes(data[at : at + sector]))
-        )
+    _slowly(modes.XTS, key, vectors, sector, data)
 
 
 def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
@@ -33,11 +29,16 @@ def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> Non
     if _fast is not None:
         _fast.aes_cbc(key, vectors, sector, data)
         return
+    _slowly(modes.CBC, key, vectors, sector, data)
+
+
+def _slowly(
+    mode: type[modes.XTS | modes.CBC], key: bytes, vectors: bytearray, sector: int, data: bytearray
+) -> None:
     for number, at in enumerate(range(0, len(data), sector)):
-        mode = modes.CBC(bytes(vectors[16 * number : 16 * number + 16]))
-        data[at : at + sector] = (
-            Cipher(algorithms.AES(key), mode).decryptor().update(bytes(data[at : at + sector]))
-        )
+        vector = bytes(vectors[16 * number : 16 * number + 16])
+        plain = Cipher(algorithms.AES(key), mode(vector)).decryptor().update(bytes(data[at : at + sector]))
+        data[at : at + sector] = plain
 
 
 def aes_ecb(key: bytes, data: bytearray) -> None:

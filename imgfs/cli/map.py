@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from imgfs.cli.mount import start
 from imgfs.cli.options import given_keys, image_path
+from imgfs.cli.sessions import resolved, run
 from imgfs.daemon import mountpoint as points
 from imgfs.daemon.config import Config
+from imgfs.errors import EvidenceError, NotSupported
 from imgfs.opening.place import Overrule
 from imgfs.settings import Settings
 
@@ -48,9 +51,24 @@ def map_(
     folders = tuple(str(folder.absolute()) for folder in look_in)
     overrule = Overrule(type="dmtable", look_in=folders, keys=given_keys(keys, key_fd))
     where = points.absolute(mountpoint)
+    run(partial(_readable, path, overrule))
     start(
         Config(images=(str(path),), mountpoint=str(where), settings=Settings(overrule=overrule)),
         foreground=foreground,
     )
     if not foreground:
         click.echo(f"{path.name} mounted on {where}")
+
+
+async def _readable(path: Path, overrule: Overrule) -> None:
+    """Look at a table before it is mounted: a damaged one would show its own text as a disk.
+
+    Raises:
+        EvidenceError, NotSupported: it is none, or has a target that is not known.
+    """
+    async with resolved([path], overrule, unsafe=False) as session:
+        for layer in session.layers:
+            if layer.backend == overrule.type and layer.state == "damaged":
+                raise EvidenceError(f"{path.name}: {'; '.join(layer.notes)}")
+            if layer.backend == overrule.type and layer.state == "unsupported":
+                raise NotSupported(f"{path.name}: {layer.needs}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from imgfs.cli.progress import bars, rows
+from imgfs.daemon.unlocking import hide
 from imgfs.session import open_session
 from imgfs.settings import Settings
 
@@ -32,6 +33,8 @@ async def resolved(paths: Sequence[Path], overruled: Overrule, *, unsafe: bool) 
     """Open images and their tables; file systems open when they are walked."""
     # events are the daemon's to keep; without any handler Python would print their bare names
     logging.getLogger("imgfs").addHandler(logging.NullHandler())
+    if overruled.keys:
+        hide()
     settings = Settings(overrule=overruled, unsafe_no_sandbox=unsafe)
     async with open_session(paths, settings) as session:
         what = f"opening {', '.join(path.name for path in paths)}"

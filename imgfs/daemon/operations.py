@@ -200,7 +200,7 @@ class Operations(pyfuse3.Operations):
         courtesy.asked(pid, size)
         if size >= LARGE and courtesy.greedy(pid):
             async with courtesy.way():
-                data = await self._read(file, off, size, ahead=False)
+                data = await self._held_back(file, off, size)
         else:
             try:
                 data = file.read_nowait(off, size)
@@ -212,11 +212,10 @@ class Operations(pyfuse3.Operations):
         self._bytes += len(data)
         return data  # type: ignore[return-value]  # the binding replies from any buffer without a copy
 
-    async def _read(
-        self, file: OpenFile, off: int, size: int, *, ahead: bool
-    ) -> bytes | bytearray | memoryview:
+    async def _held_back(self, file: OpenFile, off: int, size: int) -> bytes | bytearray | memoryview:
+        """Read for who had much: nothing is decoded ahead of it."""
         try:
-            data = file.read_nowait(off, size, ahead=ahead)
+            data = file.read_nowait(off, size, ahead=False)
             self._fast += 1
         except trio.WouldBlock:
             self._slow += 1

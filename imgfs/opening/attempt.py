@@ -107,7 +107,9 @@ class Attempts:
             layer.state, layer.needs = "incomplete", f"{why.of - why.have} more of {why.of} members"
             layer.uuid = why.set_id
             self.needs[layer.spec] = why
-        except (EvidenceError, WorkerError, UsageError) as why:
+        except UsageError as why:  # a keyfile that cannot be read: what is locked stays so
+            self._locked(layer, NeedKey(why.message))
+        except (EvidenceError, WorkerError) as why:
             self.damaged(layer, str(why))
         else:
             logger.info(log.LAYER_OPENED, extra={"spec": layer.spec})

@@ -86,7 +86,7 @@ class Volumes:
             return
         layer.files(answer.opened)
         folder = self._folder(sources[0], place, f"00-{names.slug(answer.opened.type)}", layer)
-        await self.trees(answer, folder, sources[0], place, backend)
+        await self._trees(answer, folder, sources[0], place, backend)
 
     async def _candidates(self, source: ByteSource, place: Place, *, in_slot: bool) -> list[Backend]:
         forced = self._overrule.forced
@@ -149,7 +149,7 @@ class Volumes:
             case FilesInfo() as info:
                 layer.files(info)
                 folder = self._folder(source, place, f"{place.prefix}00-{names.slug(info.type)}", layer)
-                await self.trees(answer, folder, source, place, backend)
+                await self._trees(answer, folder, source, place, backend)
             case _:
                 self._attempts.damaged(layer, f"{backend.name} answered with a container")
                 return False
@@ -170,7 +170,7 @@ class Volumes:
             layer.path = f"{place.path}/{names.printable(shown)}"
         return folder
 
-    async def trees(
+    async def _trees(
         self, answer: Opened, folder: Dir, source: ByteSource, place: Place, backend: Backend
     ) -> None:
         """Hang the trees of a file system into its volume."""
@@ -266,10 +266,10 @@ class Volumes:
             if backend.role is Role.SNAPSHOTS:
                 await self._snapshots.show(backend, folder, source, place)
                 continue
-            if await self.files(backend, folder, source, place, volume):
+            if await self._files(backend, folder, source, place, volume):
                 return
 
-    async def files(
+    async def _files(
         self, backend: Backend, folder: Dir, source: ByteSource, place: Place, volume: Layer
     ) -> bool:
         """Open a file system into the directory of its volume; say whether nothing else can be there."""
@@ -283,5 +283,5 @@ class Volumes:
             self._attempts.damaged(layer, f"{backend.name} answered with no file system")
             return False
         layer.files(answer.opened)
-        await self.trees(answer, folder, source, place, backend)
+        await self._trees(answer, folder, source, place, backend)
         return backend.exclusive

@@ -201,3 +201,62 @@ def test_names_of_files_elsewhere_are_not_opened(tmp_path: Path) -> None:
                 (tmp_path / "m" / table.name / "disk.raw").read_bytes()
         finally:
             imgfs("umount", tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("words", "step"), [("1 sector_size:4096", 8), ("2 sector_size:4096 iv_large_sectors", 1)]
+)
+def test_the_offset_of_vectors_counts_512_bytes_always(tmp_path: Path, words: str, step: int) -> None:
+    """dm-crypt.rst: sectors of 4,096 bytes are numbered by 8 or, when large, by 1; the offset never is."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    rng = random.Random(step)
+    key, plain, offset = rng.randbytes(64), rng.randbytes(4 * 4096), 16
+    first = offset if step == 8 else offset // 8
+    stored = b""
+    for number in range(4):
+        mode = modes.XTS((first + number * step).to_bytes(16, "little"))
+        encryptor = Cipher(algorithms.AES(key), mode).encryptor()
+        stored += encryptor.update(plain[number * 4096 : (number + 1) * 4096])
+    case = tmp_path / "case"
+    case.mkdir()
+    (case / "a.img").write_bytes(stored)
+    table = case / "t.dm"
+    for _ in range(2):  # as written, then as imgfs prints it
+        table.write_text(
+            table.read_text()
+            if table.exists()
+            else f"0 32 crypt aes-xts-plain64 {key.hex()} 16 a.img 0 {words}\n"
+        )
+        imgfs("map", table, tmp_path / "m")
+        try:
+            assert (tmp_path / "m" / table.name / "disk.raw").read_bytes() == plain
+        finally:
+            imgfs("umount", tmp_path / "m")
+        printed = imgfs("info", "--type", "dmtable", "--dm", "--show-keys", table).stdout
+        assert f" {offset} a.img 0 {words}" in printed
+        table.write_text(printed)
+
+
+def test_a_cipher_that_the_kernel_has_not_is_never_printed_as_another() -> None:
+    from imgfs.block.dmtable import _spelled
+    from imgfs.model import Codec
+
+    key = bytes(range(32))
+    for digest in ("sha256", "sha1"):
+        under = hashlib.new(digest, key).digest()
+        spelled = _spelled(Codec("aes-cbc", {"key": key, "iv": b"essiv", "ivkey": under}))
+        assert spelled == (f"aes-cbc-essiv:{digest}", key)
+    for name, iv in (("aes-cbc", b"essiv"), ("aes-cbc", b"tcw"), ("aes-elephant", b"eboiv")):
+        assert _spelled(Codec(name, {"key": key, "iv": iv, "ivkey": bytes(32)})) == ("", b"")
+
+
+def test_what_is_no_table_is_not_mounted(tmp_path: Path) -> None:
+    case = tmp_path / "case"
+    case.mkdir()
+    for text, code in (("not a table\n", 6), ("0 8 multipath 0\n", 5)):
+        (case / "t.dm").write_text(text)
+        done = imgfs("map", case / "t.dm", tmp_path / "m", check=False)
+        assert done.returncode == code
+        assert "line 1" in done.stderr
+        assert not (tmp_path / "m").exists()

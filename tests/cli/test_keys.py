@@ -157,3 +157,12 @@ def test_keys_come_through_a_descriptor(volume, tmp_path: Path) -> None:
     os.close(read)
     assert done.returncode == 0, done.stderr
     assert done.stdout[: len(plain)] == plain
+
+
+def test_a_keyfile_that_is_not_there_is_no_damage_of_the_evidence(volume, tmp_path: Path) -> None:
+    path, _, _ = volume
+    keys = key_file(tmp_path, ("keyfile", "nowhere"))
+    rows = json.loads(imgfs("info", "--json", "--keys", keys, path).stdout)["layers"]
+    (locked,) = [row for row in rows if row["backend"] == "luks"]
+    assert locked["state"] == "locked"
+    assert "nowhere" in locked["needs"]
