@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from array import array
+from sys import byteorder
 from typing import Final
 
 try:
@@ -14,6 +16,17 @@ except ImportError:  # no compiler when imgfs was installed: slower, same result
     _fast = None  # type: ignore[assignment]
 
 FAST: Final = _fast is not None
+
+
+def plain(first: int, step: int, count: int) -> bytearray:
+    """Return the vectors of sectors: their numbers, below 2^64, in 16 bytes each, little-endian."""
+    if _fast is not None:
+        return _fast.plain(first, step, count)
+    words = array("Q", bytes(16 * count))
+    words[::2] = array("Q", range(first, first + count * step, step))
+    if byteorder == "big":
+        words.byteswap()
+    return bytearray(words.tobytes())
 
 
 def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
