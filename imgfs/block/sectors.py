@@ -29,7 +29,7 @@ def plain(first: int, step: int, count: int) -> bytearray:
     return bytearray(words.tobytes())
 
 
-def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
+def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Decrypt sectors in place; ``vectors`` holds 16 bytes for each and is used up."""
     if _fast is not None:
         _fast.aes_xts(key, vectors, sector, data)
@@ -37,7 +37,7 @@ def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> Non
     _slowly(modes.XTS, key, vectors, sector, data)
 
 
-def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
+def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Decrypt sectors in place, each a chain that starts from its 16 bytes of ``vectors``."""
     if _fast is not None:
         _fast.aes_cbc(key, vectors, sector, data)
@@ -46,7 +46,11 @@ def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> Non
 
 
 def _slowly(
-    mode: type[modes.XTS | modes.CBC], key: bytes, vectors: bytearray, sector: int, data: bytearray
+    mode: type[modes.XTS | modes.CBC],
+    key: bytes,
+    vectors: bytearray,
+    sector: int,
+    data: bytearray | memoryview,
 ) -> None:
     for number, at in enumerate(range(0, len(data), sector)):
         vector = bytes(vectors[16 * number : 16 * number + 16])
@@ -54,7 +58,7 @@ def _slowly(
         data[at : at + sector] = plain
 
 
-def aes_ecb(key: bytes, data: bytearray) -> None:
+def aes_ecb(key: bytes, data: bytearray | memoryview) -> None:
     """Decrypt blocks in place, one by one."""
     if _fast is not None:
         _fast.aes_ecb(key, data, False)
@@ -71,7 +75,7 @@ def aes_ecb_encrypted(key: bytes, data: bytes | bytearray) -> bytes:
     return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(bytes(data))  # noqa: S305  # a step of ESSIV
 
 
-def mask(tweaks: bytes | bytearray, sector: int, data: bytearray) -> None:
+def mask(tweaks: bytes | bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Add the tweaks of XTS to sectors in place; ``tweaks`` holds 16 bytes for each sector."""
     if _fast is not None:
         _fast.mask(tweaks, sector, data)
@@ -87,7 +91,7 @@ def mask(tweaks: bytes | bytearray, sector: int, data: bytearray) -> None:
         data[at : at + sector] = block.to_bytes(sector, "little")
 
 
-def elephant(keys: bytes | bytearray, sector: int, data: bytearray) -> None:
+def elephant(keys: bytes | bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Undo BitLocker's diffuser in place; ``keys`` holds 32 bytes for each sector.
 
     Source: Niels Ferguson, AES-CBC + Elephant diffuser, 2006, section 4: B, then A, then the sector key.
