@@ -16,6 +16,7 @@ MAX_XATTRS: Final = 64 * KIB  # XATTR_LIST_MAX and XATTR_SIZE_MAX
 
 # --- opening ------------------------------------------------------------------------------------
 MAX_DEPTH: Final = 16  # layers and nested images under one host file; stops image bombs
+MAX_MOUNTS: Final = 1000  # rows of an installed system's table of them
 MAX_VOLUMES: Final = 4096  # volumes per media; the rest becomes one named remainder volume
 MAX_SLOTS: Final = 16_384  # slots of one table a worker may report: GPT tables of 2 MiB
 MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
