@@ -23,6 +23,8 @@ MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
 MAX_WANTS: Final = 512  # host files an image may name, as VMDK does: half of the usual 1,024 descriptors
 MAX_STATES: Final = 1024  # snapshots of one container that become directories; the rest is counted
 WINDOW: Final = 72 * KIB  # head of a source that signatures may look at (btrfs: 64 KiB + 64)
+FAR: Final = (1 * MIB, 2 * MIB)  # where a signature may begin besides: VMFS
+FAR_BYTES: Final = 16
 WINDOW_TAIL: Final = 128 * KIB  # its tail: md 0.90 lies in the last whole block of 64 KiB but one
 
 # --- block layer --------------------------------------------------------------------------------
