@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from imgfs.backends import _kdf
 from imgfs.backends._encrcdsa import HMAC, KINDS
+from imgfs.backends._plain import HEAD, known
 from imgfs.block import ciphers, sectors
 from imgfs.errors import EvidenceError, NeedKey
 from imgfs.model import Codec, Enciphered
@@ -29,19 +30,6 @@ _MARK: Final = b"CKIE\0"
 _RFC_3217: Final = bytes.fromhex("4adda22c79e82105")
 _MOST_ROUNDS: Final = 20_000_000  # of one key: a dozen seconds; recent systems write about 400,000
 _MOST_TOGETHER: Final = 100_000_000  # of all trials: within the deadline of a worker
-_SIGNS: Final = (  # what media begin with: APM, GPT, MBR, HFS, HFS+, HFSX, ext, APFS, sparse image
-    (0, b"ER"),
-    (512, b"PM"),
-    (512, b"EFI PART"),
-    (510, b"\x55\xaa"),
-    (1024, b"BD"),
-    (1024, b"H+"),
-    (1024, b"HX"),
-    (1080, b"\x53\xef"),
-    (32, b"NXSB"),
-    (0, b"sprs"),
-)
-_HEAD: Final = 2048
 
 
 def codec(bits: int, keys: bytes) -> Codec:
@@ -144,7 +132,7 @@ def _fits(header: Header, how: Codec, read: Callable[[int, int], bytes]) -> bool
     """Say whether a key that nothing vouches for gives something known: at the start, or UDIF at the end."""
     block = header.block
     last = max(header.data_length - 512, 0) // block * block
-    for at, length in ((0, -(-_HEAD // block) * block), (last, 2 * block)):
+    for at, length in ((0, -(-HEAD // block) * block), (last, 2 * block)):
         try:
             stored = bytearray(read(at, length))
         except EvidenceError:
@@ -152,15 +140,11 @@ def _fits(header: Header, how: Codec, read: Callable[[int, int], bytes]) -> bool
         stored = stored[: len(stored) // block * block]
         ciphers.check(Enciphered(size=len(stored), sector=block, codec=how))
         ciphers.decrypt(how, block, at // block, 1, stored)
-        if not at and (any(stored[where:].startswith(sign) for where, sign in _SIGNS) or _empty(stored)):
+        if not at and known(stored):
             return True
         if stored[header.data_length - 512 - at :].startswith(b"koly"):
             return True
     return False
-
-
-def _empty(data: bytearray) -> bool:
-    return len(data) >= 512 and not any(data[:512])
 
 
 def ready() -> None:
