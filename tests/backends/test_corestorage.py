@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyfvde
 import pytest
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from imgfs.backends import Options, _cs_keys, discover
 from imgfs.backends._cs_xml import parse
@@ -34,6 +35,7 @@ from tests.backends.csimages import (
 )
 from tests.backends.hfsimages import Planted, build
 from tests.mounts import imgfs, mounted
+from tests.recipes import sfdisk
 
 pytestmark = [pytest.mark.slow]
 TEXT = b"in the vault\n" * 3000
@@ -168,6 +170,21 @@ def test_without_a_key_that_fits_it_says_what_would() -> None:
         opened(images(Group(PLAIN, system=True)), ("password", PASSWORD))
     with pytest.raises(NotSupported, match="being converted: Converting"):
         opened(images(Group(PLAIN, status="Converting")), ("password", PASSWORD))
+
+
+def test_a_key_of_another_hand_is_unwrapped() -> None:
+    """Known answer: hashcat's example of FileVault 2, whose password is its name."""
+    user = _cs_keys.User(
+        uuid="",
+        salt=bytes.fromhex("84286044060108438487434858307513"),
+        rounds=20_000,
+        wrapped=bytes.fromhex("f1620ab93192112f0a23eea89b5d4df065661f974b704191"),
+    )
+    wrapped = aes_key_wrap(b"\xff" * 16, b"0123456789abcdef")
+    context = _cs_keys.Context(encrypted=True, users=(user,), wrapped=(wrapped,), status="", others=0)
+    said: list[str] = []
+    assert _cs_keys.Trials(secrets(("password", b"hashcat")), said).master(context) == b"0123456789abcdef"
+    assert _cs_keys.Trials(secrets(("password", b"Hashcat")), said).master(context) == b""
 
 
 def test_the_file_of_the_recovery_volume_may_be_decrypted_already() -> None:
@@ -409,3 +426,29 @@ def test_a_mounted_group_is_read_through_its_cipher(shape, tmp_path) -> None:
                 done = imgfs("unlock", root, "--keys", file, check=False)
                 assert done.returncode == code, done.stdout + done.stderr
         right(root)
+
+
+def test_a_group_on_one_disk_is_unlocked_while_it_is_mounted(tmp_path) -> None:
+    group = Group(PLAIN, members=2, segments=FUSION)
+    held = images(group)
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(16 << 20)
+    rows = "".join(
+        f"start={2048 + 8192 * n}, size={len(one) // 512}, type=53746F72-6167-11AA-AA11-00306543ECAC\n"
+        for n, one in enumerate(held)
+    )
+    sfdisk(disk, "label: gpt\n" + rows)
+    with disk.open("r+b") as file:
+        for number, one in enumerate(held):
+            file.seek((2048 + 8192 * number) * 512)
+            file.write(one)
+    keys = key_file(tmp_path, ("recovery", RECOVERY.decode()))
+    (tmp_path / "m").mkdir()
+    with mounted(disk, at=tmp_path / "m") as root:
+        os.listdir(root / "disk.img")
+        assert not list(root.glob("*/*/root"))
+        done = imgfs("unlock", root, "*/01-*", "--keys", keys, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (found,) = root.glob("disk.img/*/root/secret.txt")
+        assert found.read_bytes() == TEXT

@@ -47,12 +47,12 @@ def udif() -> tuple[bytes, bytes]:
     return dmg.whole(dmg.image([one])), one.data
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("shape", "version"),
+    [(shape, 2) for shape in SHAPES] + [(shape, 1) for shape in SHAPES if SHAPES[shape].wrap == DES3],
+)
 def test_each_key_gives_what_was_encrypted(shape, version) -> None:
     writer = SHAPES[shape]
-    if version == 1 and writer.wrap == AES:
-        pytest.skip("version 1 knows 3DES only")
     inner = udif()[0] if version == 2 else b"ER" + random.Random(4).randbytes(16 * 4096 - 2)
     image = writer.second(inner) if version == 2 else writer.first(inner)
     for key in (("password", PASSWORD), ("volume-key", writer.keys)):
