@@ -158,9 +158,13 @@ class Group:
             (listed,) = self._found.contexts.values()
         contexts = [_cs_keys.context(listed)] if listed is not None else []
         encrypted = contexts[0].encrypted if contexts else None
-        if encrypted is False or (encrypted is None and known(head)):
+        if encrypted is False:
             return None, "plain"
         contexts += self._apart
+        if known(head) and all(one.status in _DONE for one in contexts):
+            if encrypted:
+                self._notes.append(f"{name}: its context says it is encrypted, and it is not")
+            return None, "plain"
         self._contexts += [one for one in contexts if one not in self._contexts]
         for context in contexts:
             if context.status not in _DONE:

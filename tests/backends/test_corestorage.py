@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from imgfs.backends import Options, _cs_keys, discover
 from imgfs.backends._cs_xml import parse
+from imgfs.backends._plain import known
 from imgfs.block.build import build_all
 from imgfs.block.memory import Memory
 from imgfs.errors import EvidenceError, Malformed, NeedKey, NeedMembers, NotMine, NotSupported
@@ -452,3 +453,16 @@ def test_a_group_on_one_disk_is_unlocked_while_it_is_mounted(tmp_path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         (found,) = root.glob("disk.img/*/root/secret.txt")
         assert found.read_bytes() == TEXT
+
+
+def test_noise_looks_like_nothing() -> None:
+    rng = random.Random(5)
+    assert not any(known(rng.randbytes(1100)) for _ in range(20_000))
+    for at, sign in ((512, b"EFI PART"), (1024, b"H+\0\4"), (0, b"ER\2\0"), (0, bytes(512))):
+        data = bytearray(rng.randbytes(2048))
+        data[at : at + len(sign)] = sign
+        assert known(data)
+    data = bytearray(rng.randbytes(2048))
+    data[1080:1082], data[1048:1052] = b"\x53\xef", bytes(4)
+    assert known(data)
+    assert not known(b"")

@@ -53,7 +53,7 @@ def udif() -> tuple[bytes, bytes]:
 )
 def test_each_key_gives_what_was_encrypted(shape, version) -> None:
     writer = SHAPES[shape]
-    inner = udif()[0] if version == 2 else b"ER" + random.Random(4).randbytes(16 * 4096 - 2)
+    inner = udif()[0] if version == 2 else b"ER\2\0" + random.Random(4).randbytes(16 * 4096 - 4)
     image = writer.second(inner) if version == 2 else writer.first(inner)
     for key in (("password", PASSWORD), ("volume-key", writer.keys)):
         options = given(("password", b"wrong"), ("volume-key", bytes(len(writer.keys))), key)
@@ -161,7 +161,7 @@ def test_the_contract_of_media(version, monkeypatch) -> None:
     monkeypatch.setattr(_encrcdsa_keys, "_MOST_ROUNDS", 1_000_000)
     writer = Writer(256)
     plain = random.Random(3).randbytes(40 * 512)
-    plain = b"ER" + plain[2:]
+    plain = b"ER\2\0" + plain[4:]
     image = writer.second(plain, data_at=1024) if version == 2 else writer.first(plain)
     check_media("encrcdsa", {"x": image}, plain, seeds=200, options=given(("password", PASSWORD)))
 
@@ -171,7 +171,7 @@ def bundle(writer: Writer) -> tuple[dict[str, bytes], bytes]:
     """Return the members of an encrypted bundle whose third band is missing and whose last is short."""
     size = 5 * BAND - 512
     plain = random.Random(9).randbytes(size)
-    plain = b"ER" + plain[2:]
+    plain = b"ER\2\0" + plain[4:]
     stored = writer.encrypted(plain)
     files = {"Info.plist": listed(size), "token": writer.header(0)}
     files |= {f"{n:x}": stored[n * BAND : (n + 1) * BAND] for n in (0, 1, 3, 4)}
