@@ -58,7 +58,7 @@ def unlock(header: Header, options: Options, read: Callable[[int, int], bytes], 
                 said += tried
                 return how
             tried.append("a volume key decrypts to nothing that is known here")
-    what = f"Encrypted Apple disk image {header.title}"
+    what = f"Encrypted Apple disk image: {header.title}"
     raise NeedKey(
         "; ".join([what, *tried]),
         kinds=KINDS,
