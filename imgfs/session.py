@@ -74,8 +74,14 @@ class Session:
         await self._resolver.assemble()
 
     async def unlock(self, keys: Sequence[Key], volume: str = "*") -> list[Layer]:
-        """Try keys on locked layers; see ``Waiting.unlock``."""
-        return await self._resolver.waiting.unlock(list(keys), volume)
+        """Try keys on locked layers; see ``Resolver.unlock``."""
+        return await self._resolver.unlock(keys, volume)
+
+    def replaced(self) -> list[tuple[int, bytes]]:
+        """Return directories and names whose files were replaced since this was last asked."""
+        found: list[tuple[int, bytes]] = list(self._resolver.replaced)
+        self._resolver.replaced.clear()
+        return found
 
     async def complete(self) -> None:
         """Open everything there is: what ``info`` reports needs no access to wait for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imgfs.backends import Role, _encrcdsa
+from imgfs.backends import Role
 from imgfs.backends._recognised import at, row
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ RECOGNISED: tuple[Backend, ...] = (
         needs="a passphrase or certificate opens it: decrypt it with FTK Imager first",
     ),
     row("qed", "QED", Role.MEDIA, at(0, b"QED\0"), needs=_CONVERT),
-    row(
-        "encrcdsa",
-        "Encrypted Apple disk image",
-        Role.MEDIA,
-        at(0, _encrcdsa.MAGIC),
-        at(-8, _encrcdsa.MAGIC_1),
-        judge=_encrcdsa.said,
-        needs="its passphrase would open it, or the private key of a certificate it was made for",
-    ),
     row(  # in MacBinary: the chunks of the data fork are named in the resource fork behind it
         "ndif",
         "NDIF",

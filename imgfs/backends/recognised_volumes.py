@@ -39,15 +39,7 @@ def _atari(reader: Reader) -> str:
     raise NotMine("atari")
 
 
-def _storage(reader: Reader) -> str:
-    """Raise NotMine unless the volume header says what it is. Source: libfvde, volume header."""
-    if reader.read(8, 4) != b"\1\0\x10\0":
-        raise NotMine("corestorage")
-    return ""
-
-
 RECOGNISED: tuple[Backend, ...] = (
-    row("corestorage", "Apple CoreStorage", Role.VOLUMES, at(88, b"CS"), judge=_storage, needs=_MEMBER),
     row("lvm1", "LVM1 physical volume", Role.VOLUMES, at(0, b"HM\1\0", b"HM\2\0"), needs=_MEMBER),
     row(
         "ddf", "DDF RAID member", Role.VOLUMES, at(-512, b"\xde\x11\xde\x11"), needs=_MEMBER, exclusive=False

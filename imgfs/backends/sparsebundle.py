@@ -5,6 +5,9 @@ The analyst names the folder; the members that come here are its ``Info.plist`` 
 zeros; so is what a band's file is too short for. A member of no bytes is a band that is there and could not
 be opened: it is lost.
 
+An encrypted bundle has the header of an encrypted image in its ``token``; the blocks of its ciphertext are
+counted through all bands. No such bundle of Apple's was at hand to see it in.
+
 Source: libmodi, "Mac OS disk image types", sparse bundle; keramics, "Mac OS sparse bundle".
 """
 
@@ -15,13 +18,15 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.backends import Backend, Role, _encrcdsa
-from imgfs.errors import Malformed, NotMine, NotSupported
-from imgfs.model import HOLE, LOST, Linear, Media
+from imgfs.errors import Malformed, NotMine
+from imgfs.model import HOLE, LOST, Enciphered, Linear, Media
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imgfs.backends import Options, Reader
+    from imgfs.backends._encrcdsa import Header
+    from imgfs.model import Codec, Layout
 
 _TYPE: Final = b"com.apple.diskimage.sparsebundle"
 _LISTS: Final = ("Info.plist", "Info.bckup")
@@ -33,12 +38,13 @@ _LOST_SHOWN: Final = 1000
 _Band = tuple[int, int, int]  # number, bytes (0: unreadable), ticket
 
 
-def open_sparsebundle(reader: Reader, options: Options) -> Media:  # noqa: ARG001  # the contract of `open`
+def open_sparsebundle(reader: Reader, options: Options) -> Media:
     """Lay the bands one after the other.
 
     Raises:
         NotMine: the property list is none of a sparse bundle.
-        NotSupported: the bands are encrypted.
+        NeedKey: the bands are encrypted, and no key opens them.
+        NotSupported: their cipher is not known here.
         Malformed: the list states impossible sizes, or no band is at hand.
     """
     notes: list[str] = []
@@ -48,21 +54,25 @@ def open_sparsebundle(reader: Reader, options: Options) -> Media:  # noqa: ARG00
         raise Malformed("the property list has no numbers for size and band-size")
     if not 0 <= size <= limits.MAX_SIZE or not 0 < band <= limits.MAX_SIZE:
         raise Malformed(f"{size} bytes in bands of {band}")
-    for other in reader.others:
-        if other.name == _ENCRYPTION and other.size >= 8 and other.read(0, 8) == _encrcdsa.MAGIC:
-            said = _encrcdsa.said(other)
-            raise NotSupported(
-                f"Sparse bundle, encrypted: {said}: imgfs cannot read it yet; a key would open it"
-            )
     bands = _bands(reader.others, notes)
     if not bands:
         raise Malformed("no band is at hand")
-    runs, which, lost = _runs(bands, size, band, notes)
+    header = _encryption(reader)
+    block = header.block if header else 1
+    if band % block:
+        raise Malformed(f"bands of {band} bytes, encrypted in blocks of {block}")
+    runs, which, lost = _runs(bands, size, band, notes, block)
+    layouts: list[Layout] = [Linear.of(size, runs, which)]
+    if header is not None:
+        notes += header.notes
+        how = _cipher(reader, options, header, runs, which, notes)
+        layouts = _deciphered(size, runs, which, how, block, 1 + len(reader.others))
     version = facts.get("bundle-backingstore-version", "")
+    said = [str(version)] if isinstance(version, int | str) else []
     return Media(
-        layouts=(Linear.of(size, runs, which),),
+        layouts=tuple(layouts),
         sector=_SECTOR,
-        version=str(version) if isinstance(version, int | str) else "",
+        version=", ".join([*said, *([f"encrypted: {header.title}"] if header else [])]),
         metadata={"band size": str(band), "bands": f"{len(bands)} of {-(-size // band)}"},
         lost=tuple(lost),
         notes=tuple(notes),
@@ -101,6 +111,60 @@ def _facts(reader: Reader, notes: list[str]) -> dict[str, object]:
     raise NotMine("sparse bundle")
 
 
+def _encryption(reader: Reader) -> Header | None:
+    """Return how the bands are encrypted; None: they are not."""
+    for other in reader.others:
+        if other.name == _ENCRYPTION and other.size >= 8 and other.read(0, 8) == _encrcdsa.MAGIC:
+            header = _encrcdsa.read_header(other)
+            header.check()
+            return header
+    return None
+
+
+def _cipher(
+    reader: Reader,
+    options: Options,
+    header: Header,
+    runs: Sequence[tuple[int, int, int]],
+    which: Sequence[int],
+    notes: list[str],
+) -> Codec:
+    """Return the cipher of the bands; see ``_encrcdsa_keys.unlock``."""
+    from imgfs.backends import _encrcdsa_keys
+
+    def read(start: int, length: int) -> bytes:
+        for (at, held, target), ticket in zip(runs, which, strict=True):
+            if target >= 0 and at <= start < at + held:
+                return reader.others[ticket - 1].read(start - at, min(length, at + held - start))
+        return b""
+
+    return _encrcdsa_keys.unlock(header, options, read, notes)
+
+
+def _deciphered(
+    size: int,
+    runs: Sequence[tuple[int, int, int]],
+    which: Sequence[int],
+    how: Codec,
+    block: int,
+    tickets: int,
+) -> list[Layout]:
+    """Return the ciphertext of all bands, its plaintext, and that where there are bands."""
+    whole = -(-size // block) * block
+    # What is lost is so in the plaintext: in the ciphertext it would cost what is decrypted together with it.
+    stored = [
+        (at, -(-held // block) * block, target) if target >= 0 else (at, held, HOLE)
+        for at, held, target in runs
+    ]
+    plain = [(at, held, at if target >= 0 else target) for at, held, target in runs]
+    over = [tickets + 1 if target >= 0 else 0 for _, _, target in runs]
+    return [
+        Linear.of(whole, stored, list(which)),
+        Enciphered(size=whole, sector=block, codec=how, which=tickets),
+        Linear.of(size, plain, over),
+    ]
+
+
 def _bands(members: Sequence[Reader], notes: list[str]) -> list[_Band]:
     """Return the bands at hand, in order."""
     found: dict[int, _Band] = {}
@@ -116,8 +180,12 @@ def _bands(members: Sequence[Reader], notes: list[str]) -> list[_Band]:
 
 
 def _runs(
-    bands: Sequence[_Band], size: int, band: int, notes: list[str]
+    bands: Sequence[_Band], size: int, band: int, notes: list[str], block: int
 ) -> tuple[list[tuple[int, int, int]], list[int], list[tuple[int, int, str]]]:
+    """Return where the bytes of the media lie, and what of them is lost.
+
+    Of a band that ends within a ``block`` that is encrypted as a whole, that block is lost.
+    """
     runs: list[tuple[int, int, int]] = []
     which: list[int] = []
     lost: list[tuple[int, int, str]] = []
@@ -133,9 +201,16 @@ def _runs(
             runs.append((at, start - at, HOLE))
             which.append(0)
         if 0 < held <= band:
-            length = min(held, stop - start)
-            runs.append((start, length, 0))
-            which.append(ticket)
+            length = min(held // block * block, stop - start)
+            if length:
+                runs.append((start, length, 0))
+                which.append(ticket)
+            if length < stop - start and held % block:
+                cut = min(block, stop - start - length)
+                runs.append((start + length, cut, LOST))
+                which.append(0)
+                lost.append((start + length, start + length + cut, f"band {number:x} ends in a block"))
+                length += cut
             if start + length < stop:
                 runs.append((start + length, stop - start - length, HOLE))
                 which.append(0)
@@ -161,7 +236,8 @@ BACKEND = Backend(
     rank=20,
     by_name=r"Info\.(plist|bckup)",
     open=open_sparsebundle,
-    imports=("plistlib", "xml.parsers.expat"),
-    supports="a folder of bands, named as IMAGE; missing bands are zeros",
+    keys=_encrcdsa.KINDS,
+    imports=("plistlib", "xml.parsers.expat", "imgfs.backends._kdf", "imgfs.backends._encrcdsa_keys"),
+    supports="a folder of bands, named as IMAGE; missing bands are zeros; encrypted ones (token)",
     truth=("composed",),
 )

@@ -5,7 +5,7 @@ stay in the daemon: these are no codecs of the decoder processes, which image af
 
 Sources: IEEE Std 1619-2007 (XTS); the kernel's Documentation/admin-guide/device-mapper/dm-crypt.rst (initial
 vectors); New methods in hard disk encryption, Clemens Fruhwirth, 2005 (ESSIV); AES-CBC + Elephant diffuser,
-Niels Ferguson, 2006.
+Niels Ferguson, 2006; vfdecrypt, Weinmann, Appelbaum and Fromme, 2006 (vectors of HMAC-SHA1).
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _MODES: Final = ("xts", "cbc", "ecb", "elephant")
 _QUICK: Final = ("aes-xts", "aes-cbc")
 _KEYS: Final = (16, 24, 32)
 _SECTORS: Final = range(16, 4096 * 16 + 1)
-IVS: Final = ("plain", "plain64", "plain64be", "null", "essiv", "eboiv", "tcw")
+HMAC: Final = "hmac-sha1"
+IVS: Final = ("plain", "plain64", "plain64be", "null", "essiv", "eboiv", "tcw", HMAC)
+_SLOW: Final = (b"tcw", HMAC.encode())  # vectors that cost as much as decrypting
+_HMAC_KEY: Final = 20  # bytes of the key of Apple's vectors
 _TCW: Final = 32  # bytes of the seeds of TrueCrypt's CBC: of vectors, of what is added to the ciphertext
 
 
@@ -53,6 +56,8 @@ def check(claim: Enciphered) -> None:
         raise Malformed(f"a key of {len(key)} bytes for {claim.codec.name[:40]}")
     if iv == "essiv" and len(_bytes(claim.codec, "ivkey")) not in _KEYS:
         raise Malformed("ESSIV with no key for its vectors")
+    if iv == HMAC and (mode != "cbc" or len(_bytes(claim.codec, "ivkey")) != _HMAC_KEY):
+        raise Malformed("vectors of HMAC-SHA1 without their key, or not in CBC")
     if iv == "tcw" and (mode != "cbc" or claim.sector != 512 or len(_bytes(claim.codec, "ivkey")) != _TCW):
         raise Malformed("TrueCrypt's CBC without its seeds, or not in sectors of 512")
     if claim.sector not in _SECTORS or claim.sector % 16 or claim.sector & (claim.sector - 1):
@@ -61,7 +66,7 @@ def check(claim: Enciphered) -> None:
 
 def quick(codec: Codec) -> bool:
     """Say whether decrypting costs less than handing it to another thread and back."""
-    return sectors.FAST and codec.name in _QUICK and _bytes(codec, "iv") != b"tcw"
+    return sectors.FAST and codec.name in _QUICK and _bytes(codec, "iv") not in _SLOW
 
 
 def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray | memoryview) -> None:
@@ -129,6 +134,8 @@ def _vectors(
         return sectors.plain(first, step, count)
     if iv == b"null":
         return bytearray(16 * count)
+    if iv == HMAC.encode():
+        return sectors.hmac_sha1(_bytes(codec, "ivkey"), first, step, count)
     numbers = range(first, first + count * step, step)
     words = array("Q", bytes(16 * count))
     half = 0

@@ -56,6 +56,8 @@ class CipherMap(UnitMap):
         last = claim.first + claim.size // claim.sector * claim.step
         if last * (claim.sector if claim.codec.parameters.get("iv") == b"eboiv" else 1) >= 1 << 64:
             raise Malformed(f"sectors up to {last}: vectors have 64 bits", spec=spec)
+        if claim.codec.parameters.get("iv") == ciphers.HMAC.encode() and last > 1 << 32:
+            raise Malformed(f"sectors up to {last}: these vectors have 32 bits", spec=spec)
         return cls(claim, lower, spec)
 
     def decrypt(self, index: int, stored: memoryview, *, ours: bool = False) -> Block | BadUnit:

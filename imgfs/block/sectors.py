@@ -9,6 +9,11 @@ from sys import byteorder
 from typing import Final
 
 try:
+    from imgfs.block import _vectors as _fast_vectors
+except ImportError:
+    _fast_vectors = None  # type: ignore[assignment]
+
+try:
     from imgfs.block import _ciphers as _fast
 except ImportError:  # no compiler when imgfs was installed: slower, same results
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -73,6 +78,20 @@ def aes_ecb_encrypted(key: bytes, data: bytes | bytearray) -> bytes:
         _fast.aes_ecb(key, out, True)
         return bytes(out)
     return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(bytes(data))  # noqa: S305  # a step of ESSIV
+
+
+def hmac_sha1(key: bytes, first: int, step: int, count: int) -> bytearray:
+    """Return the start of HMAC-SHA1 of the numbers of sectors, 16 bytes each; they are below 2^32."""
+    if _fast_vectors is not None:
+        return _fast_vectors.hmac_sha1(key, first, step, count)
+    inner, outer = (hashlib.sha1(bytes(byte ^ pad for byte in key.ljust(64, b"\0"))) for pad in (0x36, 0x5C))  # noqa: S324  # the image's choice
+    vectors = bytearray(16 * count)
+    for index in range(count):
+        one, two = inner.copy(), outer.copy()
+        one.update((first + index * step).to_bytes(4, "big"))
+        two.update(one.digest())
+        vectors[16 * index : 16 * index + 16] = two.digest()[:16]
+    return vectors
 
 
 def mask(tweaks: bytes | bytearray, sector: int, data: bytearray | memoryview) -> None:

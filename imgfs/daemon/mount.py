@@ -122,7 +122,10 @@ async def _serve(
 
         async def unlock(request: control.Request) -> dict[str, object]:
             await resolved.wait()
-            return await unlocking.unlock(session, request)
+            reply = await unlocking.unlock(session, request)
+            for folder, name in session.replaced():
+                await trio.to_thread.run_sync(_forgotten, folder, name)
+            return reply
 
         async def report(_: control.Request) -> dict[str, object]:
             return {"pid": os.getpid(), "images": list(config.images), "mountpoint": config.mountpoint}
@@ -218,6 +221,12 @@ async def _watch(session: Session, operations: Operations) -> None:
             pyfuse3.invalidate_inode(ino)
         except OSError:
             continue  # the kernel holds nothing of it
+
+
+def _forgotten(folder: int, name: bytes) -> None:
+    """Let the kernel ask again what a name is. Runs in a thread: the kernel may be waiting for an answer."""
+    with suppress(OSError):  # it knows no such name
+        pyfuse3.invalidate_entry(folder, name)
 
 
 def _init(operations: Operations, config: Config) -> None:

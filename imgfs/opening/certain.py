@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends import discover
+from imgfs.backends import Role, discover
 from imgfs.opening.keys import HEADER
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def certain(found: list[Backend], place: Place) -> list[Backend]:
     of its own opens whatever it is put before), or the place is the plaintext of an encrypted layer.
     """
     known = [b for b in found if b.exclusive and not (b.by_key or b.by_trial)]
-    inside = any(discover()[step.backend].keys for step in place.spec.steps if step.backend in discover())
+    passed = [discover()[step.backend] for step in place.spec.steps if step.backend in discover()]
+    inside = any(backend.keys and backend.role is not Role.MEDIA for backend in passed)
     if inside or any(b.keys for b in known):
         return [b for b in found if not b.by_key]
     others = {b.name for b in known} - _BESIDE

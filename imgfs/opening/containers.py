@@ -11,6 +11,7 @@ from imgfs.block.build import build
 from imgfs.block.hostfile import HostFile
 from imgfs.errors import EvidenceError
 from imgfs.model import Media
+from imgfs.opening.attempt import Asked
 from imgfs.opening.indexed import IndexedOpening
 from imgfs.opening.layers import Layer
 from imgfs.opening.probe import candidates, look
@@ -68,6 +69,15 @@ class Further:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shut:
+    """A container that waits for a key, and what lies beside it."""
+
+    asked: Asked
+    layer: Layer
+    beside: Beside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What taking containers off led to.
 
@@ -88,13 +98,14 @@ class Found:
 class Containers:
     """Takes containers off until what is left is no container."""
 
-    __slots__ = ("_attempts", "_fetcher", "_indexing", "_overrule")
+    __slots__ = ("_attempts", "_fetcher", "_indexing", "_overrule", "shut")
 
     def __init__(self, attempts: Attempts, fetcher: Fetcher, overrule: Overrule, indexes: Indexes) -> None:
         self._attempts = attempts
         self._fetcher = fetcher
         self._overrule = overrule
         self._indexing = IndexedOpening(attempts, indexes)
+        self.shut: dict[str, Shut] = {}  # by address
 
     async def media(
         self,
@@ -103,10 +114,12 @@ class Containers:
         place: Place,
         beside: Beside,
         first: Backend | None = None,
+        given: tuple[Layer, Opened] | None = None,
     ) -> Found:
         """Open every container around the media.
 
         ``first`` is the only candidate for the outermost: a further disk of a container that was opened.
+        ``given``: that one is open already.
         """
         media, again = sources[0], first is not None
         closed = False
@@ -116,9 +129,15 @@ class Containers:
             tried = [first] if first else await self._candidates(media, file_names[0], place)
             first = None
             for backend in tried:
-                layer, answer, members, called = await self._with_members(
-                    backend, sources, file_names, place, beside
+                layer, answer, members, called = (
+                    (*given, sources, file_names)
+                    if given
+                    else await self._with_members(backend, sources, file_names, place, beside)
                 )
+                given = None
+                if answer is None and layer.state == "locked":
+                    asked = Asked(backend=backend, sources=members, names=called, place=place)
+                    self.shut[layer.spec] = Shut(asked=asked, layer=layer, beside=beside)
                 found = self._built(answer, members, layer) if answer is not None else None
                 if found is not None:
                     further += [

@@ -68,6 +68,7 @@ class Layer:
     def media(self, media: Media, size: int) -> None:
         """Take over what a container says."""
         self.state = "incomplete" if media.lost else "open"
+        self.needs = ""
         self.version = media.version
         self.sector = media.sector
         self.size = size

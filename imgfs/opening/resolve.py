@@ -7,17 +7,18 @@ may have four thousand of them. Whatever fails, the bytes of the layer that was 
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from imgfs import limits
+from imgfs import limits, log
 from imgfs.backends import Options, Role, discover
 from imgfs.block.extents import ExtentMap
 from imgfs.errors import EvidenceError, MediaChanged, UsageError
 from imgfs.model import Spec
-from imgfs.opening.attempt import Attempts
+from imgfs.opening.attempt import Attempts, logger
 from imgfs.opening.containers import Containers, Nothing
 from imgfs.opening.indexes import Indexes
 from imgfs.opening.layers import Layer
@@ -33,13 +34,17 @@ if TYPE_CHECKING:
 
     from imgfs.block.fetch import Fetcher
     from imgfs.block.pieces import ByteSource
-    from imgfs.opening.containers import Beside, Found, Further
+    from imgfs.model import Ino
+    from imgfs.opening.containers import Beside, Found, Further, Shut
+    from imgfs.opening.keys import Key
     from imgfs.opening.layers import Layers
     from imgfs.opening.members import Evidence
     from imgfs.opening.place import Overrule
     from imgfs.tree.nodes import Dir
     from imgfs.tree.tree import Tree
     from imgfs.worker.supervisor import Supervisor
+
+_MEDIA: Final = b"disk.raw"
 
 
 class Resolver:
@@ -51,9 +56,11 @@ class Resolver:
         "_fetcher",
         "_held",
         "_indexes",
+        "_one",
         "_overrule",
         "_tree",
         "_volumes",
+        "replaced",
         "waiting",
     )
 
@@ -68,6 +75,8 @@ class Resolver:
         self._containers = Containers(self._attempts, fetcher, overrule, self._indexes)
         self._volumes = Volumes(tree, self._attempts, fetcher, overrule)
         self.waiting = Waiting(tree, self._attempts, self._volumes)
+        self._one = trio.Lock()
+        self.replaced: list[tuple[Ino, bytes]] = []  # directory and name of what became something else
         self._held: list[trio.Event] = []  # disks that are whole when sets are
 
     def systems(self, complete: Callable[[], Awaitable[None]], *, listed: bool) -> None:
@@ -102,8 +111,8 @@ class Resolver:
         except (EvidenceError, MediaChanged) as why:
             layer = Layer(spec=shown, backend="raw", kind="container", path=shown, title="raw bytes")
             self._attempts.damaged(self.layers.add(layer), str(why))
-            if disk.child(b"disk.raw") is None:
-                disk.add(b"disk.raw", self._tree.raw(evidence.files[0], shown))
+            if _MEDIA not in disk:
+                disk.add(_MEDIA, self._tree.raw(evidence.files[0], shown))
         finally:
             if self._volumes.sets.on(disk):
                 self._held.append(resolved)
@@ -119,6 +128,35 @@ class Resolver:
         finally:
             for resolved in held:
                 resolved.set()
+
+    async def unlock(self, keys: Sequence[Key], volume: str = "*") -> list[Layer]:
+        """Try keys on what is locked, volumes and containers; see ``Waiting.unlock``."""
+        tried = await self.waiting.unlock(list(keys), volume)
+        async with self._one:
+            for spec, shut in list(self._containers.shut.items()):
+                if any(fnmatchcase(text, volume) for text in (spec, shut.layer.path)):
+                    tried.append(shut.layer)
+                    await self._reopen(spec, shut)
+        await self.waiting.assemble()
+        return tried
+
+    async def _reopen(self, spec: str, shut: Shut) -> None:
+        """Try keys on a container: its disk shows the media then, where it showed the image as it is."""
+        asked, layer = shut.asked, shut.layer
+        answer = await self._attempts.again(layer, asked)
+        if answer is None:
+            return
+        del self._containers.shut[spec]
+        for other in self.layers:
+            if other.backend == "raw" and other.spec == str(asked.place.spec):
+                self.layers.drop(other)
+        found = await self._containers.media(
+            asked.sources, asked.names, asked.place, shut.beside, first=asked.backend, given=(layer, answer)
+        )
+        await self._fill(found)
+        for further in found.further:
+            self._further(further, shut.beside)
+        logger.info(log.LAYER_UNLOCKED, extra={"spec": spec})
 
     async def enter(self, source: ByteSource, spec: str, name: bytes) -> Dir | None:
         """Resolve the disk inside a file of the evidence; None when nothing is recognised in it."""
@@ -151,7 +189,9 @@ class Resolver:
     async def _fill(self, found: Found) -> None:
         """Put a media and what is on it into the directory of its disk."""
         media, place = found.media, found.place
-        place.disk.add(b"disk.raw", self._tree.raw(media, str(place.spec)))
+        if _MEDIA in place.disk:
+            self.replaced.append((place.disk.ino, _MEDIA))
+        place.disk.put(_MEDIA, self._tree.raw(media, str(place.spec)))
         start = 0 if place.nested else self._overrule.offset
         if start >= media.size > 0:
             raise UsageError(f"--offset {start}: the media of {place.path} ends at {media.size}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -27,16 +27,27 @@ _ASKED = limits.PATIENCE_ASKED
 _ROUNDS = limits.MAX_DEPTH  # a set in a set in a set ... ends there
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """A set whose members are known. ``spot`` None: it is a disk of its own."""
+
+    members: list[Member]
+    layer: Layer
+    place: Place
+    spot: Spot | None
+
+
 class Waiting:
     """Opens what waited."""
 
-    __slots__ = ("_attempts", "_one", "_tree", "_volumes")
+    __slots__ = ("_attempts", "_one", "_shut", "_tree", "_volumes")
 
     def __init__(self, tree: Tree, attempts: Attempts, volumes: Volumes) -> None:
         self._tree = tree
         self._attempts = attempts
         self._volumes = volumes
         self._one = trio.Lock()
+        self._shut: dict[str, _Whole] = {}  # sets that are locked, by address
 
     async def assemble(self) -> None:
         """Open the sets whose members are known; what is missing of them is lost, and said."""
@@ -55,6 +66,12 @@ class Waiting:
         spot: Spot | None = first.spot
         if len(disks) > 1:
             layer, place, spot = self._apart(members)
+        await self._open(_Whole(members=members, layer=layer, place=place, spot=spot))
+
+    async def _open(self, whole: _Whole) -> None:
+        """Open a set; one that is locked waits for a key."""
+        members, layer, place, spot = whole.members, whole.layer, whole.place, whole.spot
+        first = members[0]
         place = replace(place, options=replace(place.options, final=True))
         asked = Asked(
             backend=first.backend,
@@ -63,10 +80,14 @@ class Waiting:
             place=place,
         )
         answer = await self._attempts.again(layer, asked)
+        self._shut.pop(layer.spec, None)
         if answer is None:
+            if layer.state == "locked":
+                self._shut[layer.spec] = whole
             for member in members:
                 if member.layer is not layer:
                     member.layer.state, member.layer.notes = layer.state, list(layer.notes)
+                    member.layer.needs = layer.needs
             return
         layer.members = [str(member.place.spec) for member in members]
         name = layer.path if spot is None else spot.name
@@ -116,6 +137,12 @@ class Waiting:
                 if any(fnmatchcase(text, volume) for text in (spec, locked.layer.path)):
                     tried.append(locked.layer)
                     await self._unlock(spec, locked)
+            for spec, whole in list(self._shut.items()):
+                named = [one.layer for one in whole.members] + [whole.layer]
+                texts = [text for layer in named for text in (layer.spec, layer.path)] + [spec]
+                if any(fnmatchcase(text, volume) for text in texts):
+                    tried.append(whole.layer)
+                    await self._open(whole)
         await self.assemble()
         return tried
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from imgfs.backends import Options, discover
 from imgfs.backends._index import NAME as INDEX
+from imgfs.block.batches import decode_unit
 from imgfs.block.build import build
-from imgfs.block.codecs import decode
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
 from imgfs.block.pieces import Bytes, Coded, ForeignUnit, Lost, StoredUnit, Strip, Zeros
@@ -253,7 +253,10 @@ def pieces(planned: Sequence[Piece]) -> Iterator[bytes]:
                 yield from pieces(strip.source.units(at, at + length))
             case Coded(StoredUnit() as unit, skip, length):
                 stored = memoryview(b"".join(pieces(unit.pieces)))
-                yield bytes(decode(unit.codec, stored, unit.coded, unit.length)[skip : skip + length])
+                block = decode_unit(unit, stored)
+                if isinstance(block, Exception):
+                    raise block
+                yield bytes(block[skip : skip + length])
             case Coded(ForeignUnit() as unit, skip, length):
                 assert isinstance(unit.source, ForeignSource)
                 data = _finished(unit.source.read(unit.index * unit.source.unit, unit.length))

@@ -86,6 +86,13 @@ class Dir:
         if listed:
             self._order.append(name)
 
+    def put(self, name: bytes, node: Node, attr: Attr | None = None) -> None:
+        """Put a child in, or in the place of the one of that name."""
+        if name in self._children:
+            self._children[name] = (node, attr)
+        else:
+            self.add(name, node, attr)
+
     def fill_with(self, fill: Callable[[], Awaitable[None]]) -> None:
         """Set what completes this directory; it runs once at a time, until it succeeds."""
         self._fill = fill

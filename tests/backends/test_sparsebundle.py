@@ -6,7 +6,6 @@ import os
 import plistlib
 import random
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from imgfs.backends import Options, discover
 from imgfs.cli.options import image_path, split_path
-from imgfs.errors import Malformed, NotMine, NotSupported, UsageError
+from imgfs.errors import Malformed, NotMine, UsageError
 from imgfs.opening.bundles import bundle, make_room, open_bundle
 from imgfs.testing.fakes import MemoryReader
 from imgfs.testing.media import check_media, contents
@@ -112,14 +111,6 @@ def test_the_backup_of_the_list_stands_in_for_it() -> None:
             )
     with pytest.raises(Malformed, match="no band"):
         contents("sparsebundle", {"Info.plist": listed(5)})
-
-
-def test_an_encrypted_bundle_is_said() -> None:
-    token = struct.pack(
-        ">8s7I16sIQQI", b"encrcdsa", 2, 16, 5, 0x80000001, 256, 91, 160, bytes(16), 512, 0, 122368, 0
-    )
-    with pytest.raises(NotSupported, match="AES CBC with 256 bits in blocks of 512"):
-        contents("sparsebundle", members(noise(), SIZE) | {"token": token})
 
 
 # --- through a mount --------------------------------------------------------------------------------------

@@ -150,6 +150,12 @@ def test_serpent_and_twofish_are_those_of_their_authors() -> None:
         {"codec": Codec("aes-cbc", {"key": bytes(32), "iv": b"tcw", "ivkey": bytes(16)})},
         {"codec": Codec("aes-xts", {"key": bytes(64), "iv": b"tcw", "ivkey": bytes(32)})},
         {"codec": Codec("aes-xts", {"key": 3, "iv": b"plain64"})},
+        {"codec": Codec("aes-cbc", {"key": bytes(32), "iv": b"hmac-sha1", "ivkey": bytes(16)})},
+        {"codec": Codec("aes-xts", {"key": bytes(64), "iv": b"hmac-sha1", "ivkey": bytes(20)})},
+        {
+            "codec": Codec("aes-cbc", {"key": bytes(32), "iv": b"hmac-sha1", "ivkey": bytes(20)}),
+            "first": (1 << 32) - 1,
+        },
         {"size": 4095},
         {"size": 8192},
         {"base": -1},
@@ -201,6 +207,29 @@ def test_the_diffuser_is_refused_where_there_is_none() -> None:
         for keys, sector, size in ((32, 512, 1024), (31, 512, 512), (64, 512, 512), (32, 1 << 15, 1 << 15)):
             with pytest.raises(ValueError, match=r"sector|vector"):
                 _ciphers.elephant(bytes(keys), sector, bytearray(size))
+
+
+@pytest.mark.parametrize("first", [0, (1 << 32) - 40])
+def test_vectors_of_apple_are_digests(way, first, monkeypatch) -> None:
+    import hashlib
+    import hmac
+
+    if way == "library":
+        monkeypatch.setattr(sectors, "_fast_vectors", None)
+    elif sectors._fast_vectors is None:
+        pytest.fail("the extension was not built: gcc and libssl-dev are packages of ./dev")
+    rng = random.Random(first)
+    key, under, plain = rng.randbytes(32), rng.randbytes(20), rng.randbytes(512 * 9)
+    stored = bytearray()
+    for i in range(9):
+        number = (first + 3 * i).to_bytes(4, "big")
+        vector = hmac.new(under, number, hashlib.sha1).digest()[:16]
+        encryptor = Cipher(algorithms.AES(key), modes.CBC(vector)).encryptor()
+        stored += encryptor.update(plain[512 * i : 512 * i + 512])
+    codec = Codec("aes-cbc", {"key": key, "iv": b"hmac-sha1", "ivkey": under})
+    ciphers.check(Enciphered(size=len(stored), sector=512, codec=codec))
+    ciphers.decrypt(codec, 512, first, 3, stored)
+    assert bytes(stored) == plain
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 300])
