@@ -257,7 +257,7 @@ def test_files_that_cannot_be_are_refused() -> None:
 @needs_bgzip
 def test_half_a_million_blocks_open_in_seconds() -> None:
     image = packed(bytes(65280))[:-28] * 500_000
-    begin = time.monotonic()
+    begin = time.process_time()
     claim = opened(image)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
     assert claim.layouts[-1].size == 500_000 * 65280

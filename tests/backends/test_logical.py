@@ -339,7 +339,7 @@ def test_damaged_trees_end_in_errors_and_in_time(form, write, version) -> None:
     text, data = tree(evidence(), version)
     (image,) = write(text, data)
     where = image.index("entry\n".encode("utf-16-le"))
-    begin = time.monotonic()
+    begin = time.process_time()
     for seed in range(200):
         changed, rng = bytearray(image), random.Random(seed)
         for _ in range(1 << rng.randrange(5)):
@@ -359,7 +359,7 @@ def test_damaged_trees_end_in_errors_and_in_time(form, write, version) -> None:
                 assert layout.size == entry.attr.size
                 check_layout(layout, reader.size)
             files.xattrs(0, entry.attr.inum)
-    assert time.monotonic() - begin < 60
+    assert time.process_time() - begin < 60
 
 
 def test_counts_that_lie_end_the_tree_and_are_said() -> None:

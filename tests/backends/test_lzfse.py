@@ -57,7 +57,7 @@ def test_other_lengths_and_cuts_are_bad_units(codec) -> None:
 def test_damage_gives_as_many_bytes_or_an_error(codec) -> None:
     decode, encode = codec
     stored = encode(content(3000))
-    begin = time.monotonic()
+    begin = time.process_time()
     for seed in range(1000):
         rng = random.Random(seed)
         damaged = bytearray(stored)
@@ -65,7 +65,7 @@ def test_damage_gives_as_many_bytes_or_an_error(codec) -> None:
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         with suppress(BadUnit):
             assert len(decode(bytes(damaged), 3000)) == 3000
-    assert time.monotonic() - begin < 30
+    assert time.process_time() - begin < 30
 
 
 def test_a_match_before_the_start_is_refused() -> None:

@@ -123,9 +123,9 @@ def test_a_disk_of_64_tib_opens_at_once_and_stays_sparse(tmp_path) -> None:
     image = tmp_path / "image.qcow2"
     qemu("create", "-f", "qcow2", image, 64 << 40)
     io(image, f"write -P 9 {(50 << 40) + 4096} 64k")
-    begin = time.perf_counter()
+    begin = time.process_time()
     media, _ = opened([image])
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
     (layout,) = media.layouts
     assert isinstance(layout, Linear)
     assert layout.size == 64 << 40

@@ -101,9 +101,9 @@ def test_bands_named_twice_or_nowhere_are_said() -> None:
 
 
 def test_an_image_without_bands_of_many_terabytes_opens_at_once() -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     claim = media("sparseimage", composed({}, (1 << 54) - 1, band=2048))
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 1
     assert (run_count(claim), holes(claim)) == (1, ((1 << 54) - 1) * 512)
 
 
