@@ -1,0 +1,178 @@
+"""btrfs: every subvolume and snapshot a tree, on one device or several.
+
+Source: btrfs.readthedocs.io, "Btrfs design / On-disk format", btrfs(5), mkfs.btrfs(8).
+
+The devices of a file system are opened together. What lies on one that is missing comes from copies or
+parity, else it is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from imgfs.backends import Backend, Role, Signature
+from imgfs.backends.btrfs.checksums import Checksums
+from imgfs.backends.btrfs.files import BtrfsFiles
+from imgfs.backends.btrfs.nodes import Gap, Nodes
+from imgfs.backends.btrfs.profiles import Chunk, item_length, parsed
+from imgfs.backends.btrfs.space import Space
+from imgfs.backends.btrfs.subvolumes import Roots
+from imgfs.backends.btrfs.superblock import AT, MAGIC, STRIPE_TREE, read_superblock
+from imgfs.errors import EvidenceError, Malformed, NeedMembers, NotMine
+from imgfs.model import FilesInfo, TreeInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imgfs.backends import Files, Options, Reader
+    from imgfs.backends.btrfs.space import Member
+    from imgfs.backends.btrfs.superblock import Root, Superblock
+
+_KEY: Final = 17
+_CHUNK_ITEM: Final = 228
+_CHUNK_TREE: Final = 256
+_CSUM_TREE: Final = 7
+_SAID: Final = 64  # subvolumes named in notes
+
+
+def open_btrfs(reader: Reader, options: Options) -> Files:
+    """Open a file system from all of its devices that are there.
+
+    Raises:
+        NotMine: no superblock.
+        Malformed: no superblock or root that is whole.
+        NeedMembers: there are more devices, and more may come.
+        NotSupported: features that lay it out in another way.
+    """
+    members, blocks, notes = _members(reader)
+    head = max(blocks, key=lambda block: block.generation)
+    if len(members) < head.devices and not options.final:
+        raise NeedMembers("btrfs", head.uuid, len(members), head.devices)
+    if len(members) < head.devices:
+        notes.append(f"{head.devices - len(members)} of {head.devices} devices are missing")
+    space = Space(members, 1 + len(reader.others), unmapped=bool(head.incompat & STRIPE_TREE))
+    space.fill(_system(head, notes))
+    nodes = Nodes(space, head)
+    roots = _roots(head, space, nodes, notes)
+    subvolumes = roots.subvolumes()
+    if not subvolumes:
+        raise Malformed("; ".join(["btrfs: there is no tree of files", *roots.notes, *notes])[:2000])
+    if head.log:
+        notes.append("a log of what was written last is not replayed: it may hold newer states of files")
+    default = next((one for one in subvolumes if one.number == roots.default), None)
+    if default is not None and default.path:
+        notes.append(f"default subvolume: {default.name}")
+    notes += [one.said() for one in subvolumes if one.path][:_SAID]
+    info = FilesInfo(
+        type="btrfs",
+        trees=tuple([TreeInfo(one.name, one.directory) for one in subvolumes]),
+        block=head.sector,
+        size=head.size,
+        label=head.label,
+        uuid=head.uuid,
+        notes=tuple([note[:1000] for note in notes + roots.notes + space.missing()]),
+    )
+    found = roots.trees.get(_CSUM_TREE)
+    checksums = Checksums(nodes, found[0] if found else None, head)
+    return BtrfsFiles(head, space, nodes, subvolumes, roots.default, checksums, info)
+
+
+def _members(
+    reader: Reader,
+) -> tuple[dict[tuple[int, bytes], Member], list[Superblock], list[str]]:
+    """Return the devices by number and uuid, the superblocks of the newest state, and what is to be said."""
+    found: list[tuple[int, Reader, Superblock]] = []
+    notes: list[str] = []
+    failed: Exception | None = None
+    for ticket, source in enumerate((reader, *reader.others)):
+        try:
+            found.append((ticket, source, read_superblock(source)))
+        except (NotMine, EvidenceError) as why:
+            failed = failed or why
+            notes.append(f"source {ticket}: {why}")
+    if not found:
+        raise failed or NotMine("btrfs")
+    names = [block.fsid for _, _, block in found]
+    fsid = max(names, key=names.count)
+    members: dict[tuple[int, bytes], Member] = {}
+    blocks = []
+    newest = max(block.generation for _, _, block in found if block.fsid == fsid)
+    for ticket, source, block in sorted(found, key=lambda one: -one[2].generation):
+        who = f"source {ticket} (device {block.device.number})"
+        notes += [f"{who}: {note}" if reader.others else note for note in block.notes]
+        key = (block.device.number, block.device.uuid)
+        if block.fsid != fsid:
+            notes.append(f"{who}: of another file system, {block.uuid}")
+        elif key in members:
+            notes.append(f"{who}: another copy of the same device, left out")
+        else:
+            if block.generation != newest:
+                notes.append(f"{who}: of generation {block.generation}, the newest is {newest}")
+            if source.size < block.device.size:
+                notes.append(f"{who}: {source.size} bytes are there of {block.device.size}")
+            members[key] = (ticket, source)
+            blocks.append(block)
+    return members, blocks, notes
+
+
+def _system(head: Superblock, notes: list[str]) -> Iterator[Chunk]:
+    """Yield the chunks that the superblock names, in which the tree of all others lies."""
+    data, at = head.system, 0
+    while at + _KEY < len(data):
+        start = int.from_bytes(data[at + 9 : at + _KEY], "little")
+        item = data[at + _KEY :]
+        try:
+            yield parsed(start, item)
+        except Malformed as why:
+            notes.append(f"system {why.message}")
+            return
+        at += _KEY + item_length(item)
+
+
+def _chunks(nodes: Nodes, root: Root, notes: list[str]) -> list[Chunk]:
+    """Return the chunks of a tree of them."""
+    found = []
+    first, stop = (_CHUNK_TREE, _CHUNK_ITEM, 0), (_CHUNK_TREE, _CHUNK_ITEM + 1, 0)
+    for item in nodes.items(root, first, stop):
+        if isinstance(item, Gap):
+            notes.append(f"chunk tree: {item.why}")
+            continue
+        try:
+            found.append(parsed(item.key[2], item.data))
+        except Malformed as why:
+            notes.append(why.message)
+    return found
+
+
+def _roots(head: Superblock, space: Space, nodes: Nodes, notes: list[str]) -> Roots:
+    """Return the trees, from the newest root that can be read."""
+    tried: list[str] = []
+    for number, (root, chunks) in enumerate(((head.root, head.chunks), *head.backups)):
+        said: list[str] = []
+        space.fill(_chunks(nodes, chunks, said))
+        try:
+            nodes.node(root.at, root.level, root.generation)
+        except EvidenceError as why:
+            tried.append(f"root of generation {root.generation}: {why.message}")
+            continue
+        found = Roots(nodes, root)
+        if not found.trees:
+            tried += found.notes
+            continue
+        notes += said + tried
+        if number:
+            notes.append(f"read from a backup root, of generation {root.generation}")
+        return found
+    raise Malformed("; ".join(["btrfs: no root can be read", *tried, *notes])[:2000])
+
+
+BACKEND = Backend(
+    name="btrfs",
+    title="btrfs",
+    role=Role.FILES,
+    rank=26,
+    signatures=(Signature(AT + 64, MAGIC),),
+    open=open_btrfs,
+    supports="subvolumes, all profiles, several devices, compression, checksums; not: log, fscrypt",
+    truth=("kernel", "corpus"),
+)
