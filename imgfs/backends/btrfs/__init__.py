@@ -63,6 +63,10 @@ def open_btrfs(reader: Reader, options: Options) -> Files:
     if default is not None and default.path:
         notes.append(f"default subvolume: {default.name}")
     notes += [one.said() for one in subvolumes if one.path][:_SAID]
+    found = roots.trees.get(_CSUM_TREE)
+    checksums = _checksums(nodes, space, found[0] if found else None, head)
+    if checksums is None:
+        notes.append("the tree of checksums cannot be read: contents are shown without comparing them")
     info = FilesInfo(
         type="btrfs",
         trees=tuple([TreeInfo(one.name, one.directory) for one in subvolumes]),
@@ -72,9 +76,18 @@ def open_btrfs(reader: Reader, options: Options) -> Files:
         uuid=head.uuid,
         notes=tuple([note[:1000] for note in notes + roots.notes + space.missing()]),
     )
-    found = roots.trees.get(_CSUM_TREE)
-    checksums = Checksums(nodes, found[0] if found else None, head)
     return BtrfsFiles(head, space, nodes, subvolumes, roots.default, checksums, info)
+
+
+def _checksums(nodes: Nodes, space: Space, root: Root | None, head: Superblock) -> Checksums | None:
+    """Return the checksums of data, None: their tree has no root that can be read."""
+    if root is None:
+        return None
+    try:
+        nodes.node(root.at, root.level, root.generation)
+    except EvidenceError:
+        return None
+    return Checksums(nodes, space, root, head)
 
 
 def _members(

@@ -33,7 +33,8 @@ _HEAD: Final = struct.Struct("<QQBBHB")
 _BODY: Final = struct.Struct("<4Q")
 _INLINE, _PREALLOCATED = 0, 2
 _KINDS: Final = 3
-_CODECS: Final = {1: "zlib", 2: "lzo", 3: "zstd"}
+_LZO: Final = 2
+_CODECS: Final = {1: "zlib-short", 3: "zstd-short"}
 _UNIT: Final = 1 << 20  # decoded bytes of a compressed extent: the kernel writes an eighth of it
 _ROW: Final = struct.Struct("<QQII")
 _SMALL: Final = 65536  # bytes of inline content
@@ -142,8 +143,7 @@ def _inline(stored: bytes, decoded: int, method: int, other: int, sector: int) -
 
 
 def _codec(method: int, sector: int) -> Codec:
-    name = _CODECS[method]
-    return Codec("btrfs-lzo", {"sector": sector}) if name == "lzo" else Codec(name)
+    return Codec(_CODECS[method], {"short": sector})
 
 
 def content_of(found: Map, space: Space) -> bytes:
@@ -182,9 +182,9 @@ def layouts_of(found: Map, space: Space, checksums: Checksums | None, sector: in
         total += length
     stored = -1
     if ranges:
-        stored = stack.add(space.layout(stack, ranges, 0))
+        stored = stack.add(space.layout(stack, ranges))
         if checksums is not None:
-            stored = checksums.over(stack, space, ranges, stored)
+            stored = checksums.over(stack, ranges, stored)
     places = _units(found, stack, starts[len(found.ranges) :], stored, sector)
     inlines = [stack.add(Inline(content)) for content in found.inline]
     rows: list[tuple[int, int, int]] = []

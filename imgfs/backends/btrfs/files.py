@@ -40,7 +40,7 @@ class BtrfsFiles:
         nodes: Nodes,
         subvolumes: list[Subvolume],
         default: int,
-        checksums: Checksums,
+        checksums: Checksums | None,
         info: FilesInfo,
     ) -> None:
         self.info = info

@@ -33,10 +33,11 @@ INODE_ITEM: Final = 1
 class Leaf:
     """A leaf: keys, and where their items lie in ``data``. ``inodes``: rows of inode items, by number."""
 
-    __slots__ = ("at", "data", "inodes", "keys", "places")
+    __slots__ = ("at", "data", "inodes", "keys", "places", "way")
 
-    def __init__(self, at: int, data: bytes, count: int) -> None:
+    def __init__(self, at: int, data: bytes, count: int, way: int) -> None:
         self.at = at
+        self.way = way  # which of the copies it is
         self.data = data
         raw = memoryview(data)[HEADER : HEADER + count * _ITEM.size]
         self.keys: list[Key] = []
@@ -125,12 +126,12 @@ class Nodes:
         for way in range(chunk.ways if chunk else 0):
             try:
                 data = self._space.read(at, self._super.node, way)
-                return self._parsed(data, at, level, generation)
+                return self._parsed(data, at, level, generation, way)
             except EvidenceError as why:
                 failed = why
         raise failed
 
-    def _parsed(self, data: bytes, at: int, level: int, generation: int) -> Leaf | Inner:
+    def _parsed(self, data: bytes, at: int, level: int, generation: int, way: int) -> Leaf | Inner:
         stored, fsid, place, _, _, written, _, count, depth = _HEADER.unpack_from(data)
         if self._summed(data[32:], len(data) - 32) != stored[: self._length]:
             raise Malformed(f"node {at}: checksum")
@@ -143,7 +144,7 @@ class Nodes:
         if not level:
             if HEADER + count * _ITEM.size > len(data):
                 raise Malformed(f"leaf {at}: {count} items")
-            return Leaf(at, data, count)
+            return Leaf(at, data, count, way)
         if not 0 < count <= (len(data) - HEADER) // _POINTER.size:
             raise Malformed(f"node {at}: {count} pointers")
         rows = list(_POINTER.iter_unpack(data[HEADER : HEADER + count * _POINTER.size]))

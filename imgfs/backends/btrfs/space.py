@@ -9,6 +9,7 @@ Source: btrfs.readthedocs.io, "On-disk format" (Chunk item, Sys chunk array).
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends.btrfs.profiles import DATA, Chunk, striped
@@ -181,12 +182,16 @@ class Space:
         return b"".join(found)
 
     # --- for the daemon ------------------------------------------------------------------------------
-    def layout(self, stack: Stack, ranges: Iterable[Range], way: int) -> Linear:
-        """Return ranges of addresses, one behind the other, as one stream."""
+    def layout(self, stack: Stack, ranges: Iterable[Range], ways: Iterable[int] = repeat(0)) -> Linear:
+        """Return ranges of addresses, one behind the other, as one stream, each read in a way of its own.
+
+        What has the address LOST is.
+        """
         rows: list[list[int]] = []
         size = 0
-        for logical, length in ranges:
-            for chunk, at, part in self._parts(logical, length):
+        for (logical, length), way in zip(ranges, ways, strict=False):
+            parts = self._parts(logical, length) if logical >= 0 else [(None, 0, length)]
+            for chunk, at, part in parts:
                 for target, which, taken in self._targets(stack, chunk, at, part, way):
                     if rows and rows[-1][3] == which and _joined(rows[-1], target):
                         rows[-1][1] += taken
