@@ -203,8 +203,8 @@ class Summed(msgspec.Struct, frozen=True, kw_only=True, tag="summed"):
     """Sectors stored verbatim in place, each with a checksum elsewhere that is compared when it is read.
 
     Sector k is bytes [k * sector, + sector) of lowers[which], its checksum number k of those that lie one
-    behind the other in lowers[sums]; ``kind`` names them (see ``block.sums``). ``also`` are further sources of
-    the same bytes, for sectors whose checksum differs. Units: ``size`` and ``sector`` bytes, the first a
+    behind the other in lowers[sums]; ``kind`` names them (see ``block.sums``). ``also`` are further sources
+    of the same bytes, for sectors whose checksum differs. Units: ``size`` and ``sector`` bytes, the first a
     multiple of the other.
 
     Shapes:

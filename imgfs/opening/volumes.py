@@ -86,7 +86,7 @@ class Volumes:
             return
         layer.files(answer.opened)
         folder = self._folder(sources[0], place, f"00-{names.slug(answer.opened.type)}", layer)
-        await self._trees(answer, folder, sources[0], place, backend)
+        await self._trees(answer, folder, sources[:1], place, backend)
 
     async def _candidates(self, source: ByteSource, place: Place, *, in_slot: bool) -> list[Backend]:
         forced = self._overrule.forced
@@ -148,8 +148,12 @@ class Volumes:
                 await self._table(table, source, place.inner(backend.name), layer)
             case FilesInfo() as info:
                 layer.files(info)
-                folder = self._folder(source, place, f"{place.prefix}00-{names.slug(info.type)}", layer)
-                await self._trees(answer, folder, source, place, backend)
+                name = f"{place.prefix}00-{names.slug(info.type)}"
+                if spot is None:  # what lies on several disks has no bytes of its own
+                    folder = self._folder(None if apart else source, place, name, layer)
+                else:
+                    folder, layer.path = spot.folder, f"{place.path}/{spot.name}"
+                await self._trees(answer, folder, asked.sources, place, backend)
             case _:
                 self._attempts.damaged(layer, f"{backend.name} answered with a container")
                 return False
@@ -160,10 +164,13 @@ class Volumes:
         folder = self._folder(source, place, f"{place.prefix}00-{backend.name}", layer)
         return Spot(folder=folder, name=layer.path.rpartition("/")[2])
 
-    def _folder(self, source: ByteSource, place: Place, name: str, layer: Layer | None = None) -> Dir:
-        """Make the directory of a volume, with its bytes."""
+    def _folder(
+        self, source: ByteSource | None, place: Place, name: str, layer: Layer | None = None
+    ) -> Dir:
+        """Make the directory of a volume, with its bytes if it has some of its own."""
         folder = self._tree.directory(spec=layer.spec if layer else str(place.spec))
-        folder.add(b"volume.raw", self._tree.raw(source, str(place.spec)))
+        if source is not None:
+            folder.add(b"volume.raw", self._tree.raw(source, str(place.spec)))
         shown = names.distinct(name.encode(), 2, place.disk)
         place.disk.add(shown, folder)
         if layer is not None:
@@ -171,11 +178,11 @@ class Volumes:
         return folder
 
     async def _trees(
-        self, answer: Opened, folder: Dir, source: ByteSource, place: Place, backend: Backend
+        self, answer: Opened, folder: Dir, sources: Sequence[ByteSource], place: Place, backend: Backend
     ) -> None:
         """Hang the trees of a file system into its volume."""
         assert answer.files is not None  # noqa: S101  # FilesInfo comes with its client
-        fs = self._tree.attach(answer.files, source, place.spec.child(backend.name))
+        fs = self._tree.attach(answer.files, sources, place.spec.child(backend.name))
         for index, tree in enumerate(answer.files.info.trees):
             node = self._tree.root_of(fs, index)
             try:
@@ -243,7 +250,7 @@ class Volumes:
         layer = self._attempts.layers.add(Layer(spec=str(place.spec), backend=table, kind="volume"))
         layer.volume(volume)
         spot = Spot(folder=self._folder(source, place, name, layer), name=layer.path.rpartition("/")[2])
-        tables = [b for b in found if b.role is Role.VOLUMES and not b.recognised]
+        tables = [b for b in found if (b.role is Role.VOLUMES or b.sets) and not b.recognised]
         if place.depth < limits.MAX_DEPTH:
             deeper = replace(place, prefix=f"{spot.name}.", depth=place.depth + 1)
             for backend in tables:
@@ -283,5 +290,5 @@ class Volumes:
             self._attempts.damaged(layer, f"{backend.name} answered with no file system")
             return False
         layer.files(answer.opened)
-        await self._trees(answer, folder, source, place, backend)
+        await self._trees(answer, folder, [source], place, backend)
         return backend.exclusive

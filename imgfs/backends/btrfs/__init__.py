@@ -186,6 +186,7 @@ BACKEND = Backend(
     rank=26,
     signatures=(Signature(AT + 64, MAGIC),),
     open=open_btrfs,
+    sets=True,
     supports="subvolumes, all profiles, several devices, compression, checksums; not: log, fscrypt",
     truth=("kernel", "corpus"),
 )
