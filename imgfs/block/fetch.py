@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -151,10 +152,9 @@ class Fetcher:
         if start >= stop:
             return
         pieces = source.plan(start, stop)
+        below = [self._verifying.stored(piece) for piece in pieces if isinstance(piece, Verified)]
+        pieces += chain.from_iterable(below)
         announced = [piece for piece in pieces if isinstance(piece, Stored)] + self._decoding.ahead(pieces)
-        for piece in pieces:
-            if isinstance(piece, Verified):
-                announced += [one for one in self._verifying.stored(piece) if isinstance(one, Stored)]
         if announced:
             self._nursery.start_soon(self._pool.advise, announced)
 

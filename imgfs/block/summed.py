@@ -6,6 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, Final, Self
 
 from imgfs import limits
+from imgfs.block.extents import verbatim
 from imgfs.block.pieces import Verified
 from imgfs.block.sums import SUMS
 from imgfs.errors import Malformed
@@ -44,6 +45,11 @@ class SummedMap:
         """
         also = check_summed(claim, [lower.size for lower in lowers], spec)
         return cls(claim, [lowers[one] for one in (claim.which, *also)], lowers[claim.sums], spec)
+
+    @property
+    def stored_only(self) -> bool:
+        """Return whether sectors lie verbatim in host files."""
+        return verbatim(self._places[0]) and verbatim(self._sums)
 
     def plan(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie; see ``ByteSource``."""
