@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 from array import array
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def content(
     layouts = layouts or files.layout(tree, entry.attr.inum, entry.stream)
     layout = layouts[-1]
     if len(layouts) > 1 or isinstance(layout, Packed):
-        return _built(layouts, reader)
+        return _built(files, tree, entry, layouts, reader)
     check_layout(layout, reader.size)
     if isinstance(layout, Inline):
         return layout.data
@@ -128,6 +129,10 @@ def content(
     return bytes(data)
 
 
+async def _foreign(files: Files, tree: int, entry: Entry, offset: int, length: int) -> bytes:
+    return files.read(tree, entry.attr.inum, entry.stream, offset, length)
+
+
 class _Mapped:
     """A ByteSource over a reader, read where a plan needs it."""
 
@@ -140,12 +145,13 @@ class _Mapped:
         return [Bytes(self._reader.read(start, stop - start), 0, stop - start)] if stop > start else []
 
 
-def _built(layouts: tuple[Layout, ...], reader: Reader) -> bytes:
+def _built(files: Files, tree: int, entry: Entry, layouts: tuple[Layout, ...], reader: Reader) -> bytes:
     """Return the bytes of a stream in units, through the block layer. Raises OSError as ``content``."""
     members = (reader, *reader.others)
     check_layouts(layouts, [member.size for member in members])
     try:
-        source = build(layouts, [_Mapped(member) for member in members], "")
+        read = partial(_foreign, files, tree, entry)
+        source = build(layouts, [_Mapped(member) for member in members], "", foreign=read)
         return b"".join(pieces(source.plan(0, source.size)))
     except EvidenceError as why:
         raise OSError(str(why)) from why

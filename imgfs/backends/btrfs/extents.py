@@ -13,12 +13,13 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends.btrfs import lzo
 from imgfs.backends.btrfs.nodes import Gap
 from imgfs.backends.btrfs.space import Stack
 from imgfs.block.codecs import decode
 from imgfs.errors import EvidenceError, Malformed
 from imgfs.limits import MAX_LINK, MAX_RUNS, MAX_SIZE
-from imgfs.model import HOLE, LOST, PACKED_CODED, Codec, Inline, Linear, Ragged
+from imgfs.model import HOLE, LOST, PACKED_CODED, Codec, Foreign, Inline, Linear, Ragged
 
 if TYPE_CHECKING:
     from imgfs.backends.btrfs.checksums import Checksums
@@ -33,8 +34,8 @@ _HEAD: Final = struct.Struct("<QQBBHB")
 _BODY: Final = struct.Struct("<4Q")
 _INLINE, _PREALLOCATED = 0, 2
 _KINDS: Final = 3
-_LZO: Final = 2
 _CODECS: Final = {1: "zlib-short", 3: "zstd-short"}
+_METHODS: Final = frozenset((*_CODECS, lzo.METHOD))
 _UNIT: Final = 1 << 20  # decoded bytes of a compressed extent: the kernel writes an eighth of it
 _ROW: Final = struct.Struct("<QQII")
 _SMALL: Final = 65536  # bytes of inline content
@@ -115,7 +116,7 @@ def _extent(found: Map, number: int, data: bytes, sector: int) -> None:
         (at | stored | skip) % sector
         or not 0 < stored <= MAX_SIZE - at
         or (cipher or other)
-        or (method and (method not in _CODECS or not skip < decoded <= _UNIT))
+        or (method and (method not in _METHODS or not skip < decoded <= _UNIT))
     ):
         found.put(length, "lost")
     elif method:
@@ -133,12 +134,14 @@ def _extent(found: Map, number: int, data: bytes, sector: int) -> None:
 
 
 def _inline(stored: bytes, decoded: int, method: int, other: int, sector: int) -> bytes:
-    if other or (method and method not in _CODECS):
+    if other or (method and method not in _METHODS):
         raise Malformed("inline content in an unknown encoding")
     if not method:
         if len(stored) < decoded:
             raise Malformed("inline content that is cut off")
         return stored[:decoded]
+    if method == lzo.METHOD:
+        return lzo.segments(stored, decoded, sector)
     return bytes(decode(_codec(method, sector), memoryview(stored), True, decoded))
 
 
@@ -215,16 +218,22 @@ def _joined(last: tuple[int, int, int], target: int) -> bool:
 def _units(found: Map, stack: Stack, starts: list[int], stored: int, sector: int) -> list[tuple[int, int]]:
     """Return (layout, first byte) of each compressed extent, decoded."""
     places: list[tuple[int, int]] = [(0, 0)] * len(found.coded)
-    for method in sorted({key[3] for key in found.coded}):
-        rows, at, turns = bytearray(), 0, []
+    own, size = lzo.slots(found)
+    if own:
+        number = stack.add(Foreign(size=size, why="LZO"))
+        turns = [turn for turn, key in enumerate(found.coded) if key[3] == lzo.METHOD]
+        for turn, place in zip(turns, own, strict=True):
+            places[turn] = (number, place)
+    for method in sorted({key[3] for key in found.coded} - {lzo.METHOD}):
+        rows, at, members = bytearray(), 0, []
         for turn, (key, start) in enumerate(zip(found.coded, starts, strict=True)):
             if key[3] == method:
                 rows += _ROW.pack(at, start, key[1], PACKED_CODED)
-                turns.append((turn, at))
+                members.append((turn, at))
                 at += key[2]
         number = stack.add(
-            Ragged(size=at, codec=_codec(method, sector), rows=len(turns), table=bytes(rows), which=stored)
+            Ragged(size=at, codec=_codec(method, sector), rows=len(members), table=bytes(rows), which=stored)
         )
-        for turn, first in turns:
+        for turn, first in members:
             places[turn] = (number, first)
     return places

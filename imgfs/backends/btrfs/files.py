@@ -6,12 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._listings import Listings
-from imgfs.backends.btrfs.extents import EMPTY, content_of, layouts_of, map_of
+from imgfs.backends.btrfs import lzo
+from imgfs.backends.btrfs.extents import EMPTY, Map, content_of, layouts_of, map_of
 from imgfs.backends.btrfs.inode import ITEM, KIND_OF_TYPE, NODATASUM, attr_of, facts_of, flags_of
 from imgfs.backends.btrfs.nodes import INODE_ITEM, Gap, Leaf
 from imgfs.backends.btrfs.subvolumes import ROOT_ITEM
 from imgfs.backends.btrfs.xattr import entries, xattrs_of
-from imgfs.errors import EvidenceError, Malformed, NotFound
+from imgfs.errors import EvidenceError, NotFound
 from imgfs.model import Attr, Entry, Kind, Page
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BtrfsFiles:
         self._subvolumes = subvolumes
         self._default = default
         self._checksums = checksums
+        self._map: tuple[tuple[int, int], Map, Checksums | None] | None = None  # of who read last
         self._known = {one.number for one in subvolumes}
         self._leaves: list[list[Leaf]] = [[] for _ in subvolumes]
         self._listings = [Listings(partial(self._entries, tree)) for tree in range(len(subvolumes))]
@@ -74,13 +76,10 @@ class BtrfsFiles:
 
     def layout(self, tree: int, inum: int, stream: int) -> tuple[Layout, ...]:
         """Say where the bytes of a file lie."""
-        attr = self.stat(tree, inum, stream)
-        if attr.kind != Kind.REG:
+        if self.stat(tree, inum, stream).kind != Kind.REG:
             return EMPTY
-        leaf, row = self._inode(tree, inum)
-        found = map_of(self._nodes, self._root(tree), inum, attr.size, self._sector)
-        plain = flags_of(leaf.item(row)) & NODATASUM
-        return layouts_of(found, self._space, None if plain else self._checksums, self._sector)
+        found, checksums = self._mapped(tree, inum, stream)
+        return layouts_of(found, self._space, checksums, self._sector)
 
     def link(self, tree: int, inum: int) -> bytes:
         """Return the target of a symbolic link."""
@@ -101,10 +100,20 @@ class BtrfsFiles:
         return found | self._said(one.number) if inum == one.directory else found
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
-        """Refuse: there are no foreign bytes."""
-        raise Malformed(
-            f"inode {inum} of tree {tree}, stream {stream}: no bytes [{offset}, {offset + length})"
-        )
+        """Return bytes of what only the worker decodes."""
+        if self._map is None or self._map[0] != (tree, inum):
+            self._map = ((tree, inum), *self._mapped(tree, inum, stream))
+        _, found, checksums = self._map
+        return lzo.read(found, self._space, checksums, self._sector, offset, length)
+
+    def _mapped(self, tree: int, inum: int, stream: int) -> tuple[Map, Checksums | None]:
+        """Return where a regular file lies, and what its sectors are compared with."""
+        attr = self.stat(tree, inum, stream)
+        if attr.kind != Kind.REG:
+            raise NotFound(f"inode {inum} has no content")
+        leaf, row = self._inode(tree, inum)
+        found = map_of(self._nodes, self._root(tree), inum, attr.size, self._sector)
+        return found, None if flags_of(leaf.item(row)) & NODATASUM else self._checksums
 
     def _tree(self, tree: int) -> int:
         if not 0 <= tree < len(self._subvolumes):
