@@ -16,7 +16,7 @@ from imgfs.backends.btrfs.files import BtrfsFiles
 from imgfs.backends.btrfs.nodes import Gap, Nodes
 from imgfs.backends.btrfs.profiles import Chunk, item_length, parsed
 from imgfs.backends.btrfs.space import Space
-from imgfs.backends.btrfs.subvolumes import Roots
+from imgfs.backends.btrfs.subvolumes import FIRST, Roots
 from imgfs.backends.btrfs.superblock import AT, MAGIC, STRIPE_TREE, read_superblock
 from imgfs.errors import EvidenceError, Malformed, NeedMembers, NotMine
 from imgfs.model import FilesInfo, TreeInfo
@@ -69,7 +69,7 @@ def open_btrfs(reader: Reader, options: Options) -> Files:
         notes.append("the tree of checksums cannot be read: contents are shown without comparing them")
     info = FilesInfo(
         type="btrfs",
-        trees=tuple([TreeInfo(one.name, one.directory) for one in subvolumes]),
+        trees=tuple([TreeInfo(one.name, FIRST) for one in subvolumes]),
         block=head.sector,
         size=head.size,
         label=head.label,

@@ -10,7 +10,7 @@ from imgfs.backends.btrfs import lzo
 from imgfs.backends.btrfs.extents import EMPTY, Map, content_of, layouts_of, map_of
 from imgfs.backends.btrfs.inode import ITEM, KIND_OF_TYPE, NODATASUM, attr_of, facts_of, flags_of
 from imgfs.backends.btrfs.nodes import INODE_ITEM, Gap, Leaf
-from imgfs.backends.btrfs.subvolumes import ROOT_ITEM
+from imgfs.backends.btrfs.subvolumes import FIRST, ROOT_ITEM
 from imgfs.backends.btrfs.xattr import entries, xattrs_of
 from imgfs.errors import EvidenceError, NotFound
 from imgfs.model import Attr, Entry, Kind, Page
@@ -97,7 +97,7 @@ class BtrfsFiles:
         found = xattrs_of(self._nodes, self._root(tree), inum)
         found |= facts_of(leaf.item(row))
         one = self._subvolumes[tree]
-        return found | self._said(one.number) if inum == one.directory else found
+        return found | self._said(one.number) if inum == FIRST else found
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Return bytes of what only the worker decodes."""
@@ -140,7 +140,7 @@ class BtrfsFiles:
         recent = self._leaves[self._tree(tree)]
         for leaf in recent:
             row = leaf.inodes.get(inum)
-            if row is not None and leaf.keys[row][2] == 0:
+            if row is not None:
                 return leaf, row
         if not 0 < inum < 1 << 63:
             raise NotFound(f"inode {inum}")

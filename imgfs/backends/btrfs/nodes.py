@@ -28,12 +28,16 @@ _POINTER: Final = struct.Struct("<QBQQQ")
 _LEVELS: Final = 8
 _KEPT: Final = 32 << 20  # bytes of nodes
 INODE_ITEM: Final = 1
+_INODE: Final = 160  # bytes of such an item: a shorter one is none
 
 
 class Leaf:
-    """A leaf: keys, and where their items lie in ``data``. ``inodes``: rows of inode items, by number."""
+    """A leaf: keys, and where their items lie in ``data``.
 
-    __slots__ = ("at", "data", "inodes", "keys", "places", "way")
+    ``inodes``: rows of inode items, by number. ``gaps``: keys whose items contradict the leaf.
+    """
+
+    __slots__ = ("at", "data", "gaps", "inodes", "keys", "places", "way")
 
     def __init__(self, at: int, data: bytes, count: int, way: int) -> None:
         self.at = at
@@ -43,21 +47,42 @@ class Leaf:
         self.keys: list[Key] = []
         self.places: list[tuple[int, int]] = []
         self.inodes: dict[int, int] = {}
-        size, before = len(data), (-1, 0, 0)
-        for row, (number, kind, offset, start, length) in enumerate(_ITEM.iter_unpack(raw)):
+        self.gaps: list[Gap] = []
+        room, before = len(data) - HEADER, (-1, 0, 0)
+        bad = False
+        for number, kind, offset, start, length in _ITEM.iter_unpack(raw):
             key = (number, kind, offset)
-            if key <= before or HEADER + start + length > size:
-                raise Malformed(f"leaf {at}: item {row} leaves it or its order")
+            if key <= before or start + length > room:
+                bad = True
+                continue
+            if bad:
+                self._gap(before, key)
+                bad = False
             before = key
+            if kind == INODE_ITEM and not offset and length >= _INODE:
+                self.inodes[number] = len(self.keys)
             self.keys.append(key)
             self.places.append((HEADER + start, length))
-            if kind == INODE_ITEM:
-                self.inodes[number] = row
+        if bad:
+            self._gap(before, LAST)
+
+    def _gap(self, before: Key, stop: Key) -> None:
+        """Note that items between two keys contradict the leaf or its order."""
+        first = (before[0], before[1], before[2] + 1) if self.keys else (0, 0, 0)
+        self.gaps.append(Gap(first, stop, f"leaf {self.at}: an item leaves it or its order"))
 
     def item(self, row: int) -> bytes:
         """Return the bytes of an item."""
         start, length = self.places[row]
         return self.data[start : start + length]
+
+
+class Gap(NamedTuple):
+    """Keys [first, stop) that cannot be read, and why."""
+
+    first: Key
+    stop: Key
+    why: str
 
 
 class Inner(NamedTuple):
@@ -78,14 +103,6 @@ class Item(NamedTuple):
     def data(self) -> bytes:
         """Return its bytes."""
         return self.leaf.item(self.row)
-
-
-class Gap(NamedTuple):
-    """Keys [first, stop) that cannot be read, and why."""
-
-    first: Key
-    stop: Key
-    why: str
 
 
 class Nodes:
@@ -195,11 +212,7 @@ class Nodes:
             yield Gap(first, stop, why.message)
             return
         if isinstance(node, Leaf):
-            keys = node.keys
-            for row in range(bisect_left(keys, first), len(keys)):
-                if keys[row] >= stop:
-                    return
-                yield Item(keys[row], node, row)
+            yield from _in_leaf(node, first, stop)
             return
         keys, places = node.keys, node.places
         for row in range(max(bisect_right(keys, first) - 1, 0), len(keys)):
@@ -210,3 +223,19 @@ class Nodes:
             until = stop if behind is None else min(behind, stop)
             child, written = places[row]
             yield from self._below(child, level - 1, written, start, max(start, first), until, behind)
+
+
+def _in_leaf(leaf: Leaf, first: Key, stop: Key) -> Iterator[Item | Gap]:
+    """Yield what a leaf holds of keys [first, stop)."""
+    keys = leaf.keys
+    gaps = [gap for gap in leaf.gaps if gap.first < stop and gap.stop > first]
+    for row in range(bisect_left(keys, first), len(keys)):
+        key = keys[row]
+        while gaps and gaps[0].first <= key:
+            gap = gaps.pop(0)
+            yield Gap(max(gap.first, first), min(gap.stop, stop), gap.why)
+        if key >= stop:
+            return
+        yield Item(key, leaf, row)
+    for gap in gaps:
+        yield Gap(max(gap.first, first), min(gap.stop, stop), gap.why)

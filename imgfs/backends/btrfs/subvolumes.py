@@ -40,7 +40,6 @@ class Subvolume:
 
     number: int
     root: Root
-    directory: int
     path: bytes
     read_only: bool = False
     uuid: str = ""
@@ -125,17 +124,14 @@ class Roots:
         return found
 
     def _subvolume(self, number: int, root: Root, data: bytes) -> Subvolume:
-        _, directory, _, _, _, _, flags, _, _, _ = _ITEM.unpack_from(data)
+        flags = _ITEM.unpack_from(data)[6]
         path = b"" if number == TOP else self._path(number)
         if len(data) < _OLD + _MORE.size or _MORE.unpack_from(data, _OLD)[0] != root.generation:
-            return Subvolume(
-                number=number, root=root, directory=directory, path=path, read_only=bool(flags & 1)
-            )
+            return Subvolume(number=number, root=root, path=path, read_only=bool(flags & 1))
         _, uuid, parent, received, _, _, _, _, _, _, made, _, _, _, _, _ = _MORE.unpack_from(data, _OLD)
         return Subvolume(
             number=number,
             root=root,
-            directory=directory,
             path=path,
             read_only=bool(flags & 1),
             uuid=_uuid(uuid),
