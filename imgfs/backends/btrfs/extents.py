@@ -23,7 +23,7 @@ from imgfs.model import HOLE, LOST, PACKED_CODED, Codec, Foreign, Inline, Linear
 
 if TYPE_CHECKING:
     from imgfs.backends.btrfs.checksums import Checksums
-    from imgfs.backends.btrfs.nodes import Nodes
+    from imgfs.backends.btrfs.nodes import Leaf, Nodes
     from imgfs.backends.btrfs.space import Range, Space
     from imgfs.backends.btrfs.superblock import Root
     from imgfs.model import Layout
@@ -38,6 +38,8 @@ _CODECS: Final = {1: "zlib-short", 3: "zstd-short"}
 _METHODS: Final = frozenset((*_CODECS, lzo.METHOD))
 _UNIT: Final = 1 << 20  # decoded bytes of a compressed extent: the kernel writes an eighth of it
 _ROW: Final = struct.Struct("<QQII")
+_LISTED: Final = 4096  # bytes of inline content that travel with a name
+_NEAR: Final = 5  # items that may lie between an inode and its content in a listing
 _SMALL: Final = 65536  # bytes of inline content
 
 
@@ -147,6 +149,28 @@ def _inline(stored: bytes, decoded: int, method: int, other: int, sector: int) -
 
 def _codec(method: int, sector: int) -> Codec:
     return Codec(_CODECS[method], {"short": sector})
+
+
+def listed(leaf: Leaf, row: int, size: int) -> tuple[Layout, ...] | None:
+    """Return the layout of a file whose inode item is in ``row`` when this leaf alone tells it, else None."""
+    if not size:
+        return EMPTY
+    if size > _LISTED or leaf.gaps:
+        return None
+    keys = leaf.keys
+    first = (keys[row][0], EXTENT_DATA, 0)
+    for at in range(row + 1, min(row + _NEAR, len(keys))):
+        if keys[at] >= first:
+            if keys[at] != first:
+                return None
+            start, length = leaf.places[at]
+            if length != _HEAD.size + size:
+                return None
+            _, decoded, method, cipher, other, kind = _HEAD.unpack_from(leaf.data, start)
+            if kind != _INLINE or method or cipher or other or decoded != size:
+                return None
+            return (Inline(leaf.data[start + _HEAD.size : start + length]),)
+    return None
 
 
 def content_of(found: Map, space: Space) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._listings import Listings
 from imgfs.backends.btrfs import lzo
-from imgfs.backends.btrfs.extents import EMPTY, Map, content_of, layouts_of, map_of
+from imgfs.backends.btrfs.extents import EMPTY, Map, content_of, layouts_of, listed, map_of
 from imgfs.backends.btrfs.inode import ITEM, KIND_OF_TYPE, NODATASUM, attr_of, facts_of, flags_of
 from imgfs.backends.btrfs.nodes import INODE_ITEM, Gap, Leaf
 from imgfs.backends.btrfs.subvolumes import FIRST, ROOT_ITEM
@@ -172,7 +172,10 @@ class BtrfsFiles:
             name = b"$encrypted-" + name.hex().encode()
         try:
             leaf, row = self._inode(tree, number)
-            return Entry(name, attr_of(number, leaf.data, leaf.places[row][0], self._sector))
+            attr = attr_of(number, leaf.data, leaf.places[row][0], self._sector)
+            if attr.kind != Kind.REG:
+                return Entry(name, attr)
+            return Entry(name, attr, 0, listed(leaf, row, attr.size))
         except (EvidenceError, NotFound) as why:
             kind = KIND_OF_TYPE.get(sort & ~_ENCRYPTED, Kind.REG)
             return Entry(name, Attr(kind=kind, inum=number & (1 << 46) - 1, damaged=why.message))
