@@ -242,11 +242,11 @@ def _joined(last: tuple[int, int, int], target: int) -> bool:
 def _units(found: Map, stack: Stack, starts: list[int], stored: int, sector: int) -> list[tuple[int, int]]:
     """Return (layout, first byte) of each compressed extent, decoded."""
     places: list[tuple[int, int]] = [(0, 0)] * len(found.coded)
-    own, size = lzo.slots(found)
-    if own:
-        number = stack.add(Foreign(size=size, why="LZO"))
+    own = lzo.Slots(found)
+    if own.size:
+        number = stack.add(Foreign(size=own.size, why="LZO"))
         turns = [turn for turn, key in enumerate(found.coded) if key[3] == lzo.METHOD]
-        for turn, place in zip(turns, own, strict=True):
+        for turn, place in zip(turns, own.places, strict=True):
             places[turn] = (number, place)
     for method in sorted({key[3] for key in found.coded} - {lzo.METHOD}):
         rows, at, members = bytearray(), 0, []

@@ -51,7 +51,7 @@ class BtrfsFiles:
         self._subvolumes = subvolumes
         self._default = default
         self._checksums = checksums
-        self._map: tuple[tuple[int, int], Map, Checksums | None] | None = None  # of who read last
+        self._map: tuple[tuple[int, int], lzo.Slots, Checksums | None] | None = None  # of who read last
         self._known = {one.number for one in subvolumes}
         self._leaves: list[list[Leaf]] = [[] for _ in subvolumes]
         self._listings = [Listings(partial(self._entries, tree)) for tree in range(len(subvolumes))]
@@ -102,9 +102,10 @@ class BtrfsFiles:
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Return bytes of what only the worker decodes."""
         if self._map is None or self._map[0] != (tree, inum):
-            self._map = ((tree, inum), *self._mapped(tree, inum, stream))
-        _, found, checksums = self._map
-        return lzo.read(found, self._space, checksums, self._sector, offset, length)
+            found, compared = self._mapped(tree, inum, stream)
+            self._map = ((tree, inum), lzo.Slots(found), compared)
+        _, slots, checksums = self._map
+        return slots.read(self._space, checksums, self._sector, offset, length)
 
     def _mapped(self, tree: int, inum: int, stream: int) -> tuple[Map, Checksums | None]:
         """Return where a regular file lies, and what its sectors are compared with."""

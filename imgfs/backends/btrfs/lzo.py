@@ -6,6 +6,7 @@ for each segment its length and its bytes; a length does not cross a sector, wha
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from imgfs.block.lzo import decompress
@@ -22,17 +23,41 @@ METHOD: Final = 2
 _WORD: Final = 4
 
 
-def slots(found: Map) -> tuple[list[int], int]:
-    """Return where each such extent lies among the bytes that the worker decodes, and how many those are.
+class Slots:
+    """Where such extents of a file lie among the bytes that the worker decodes of it.
 
-    Each begins a unit of its own: a bad one costs no other.
+    Each begins a unit of its own: a bad one costs no other. ``keys``: address, stored and decoded bytes.
     """
-    places, at = [], 0
-    for key in found.coded:
-        if key[3] == METHOD:
-            places.append(at)
-            at += -(-key[2] // FOREIGN_UNIT) * FOREIGN_UNIT
-    return places, at
+
+    __slots__ = ("keys", "places", "size")
+
+    def __init__(self, found: Map) -> None:
+        self.keys = [key[:3] for key in found.coded if key[3] == METHOD]
+        self.places: list[int] = []
+        self.size = 0
+        for _, _, decoded in self.keys:
+            self.places.append(self.size)
+            self.size += -(-decoded // FOREIGN_UNIT) * FOREIGN_UNIT
+
+    def read(self, space: Space, checksums: Checksums | None, sector: int, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset`` on; what lies between extents is zeros, and nobody's.
+
+        Raises:
+            EvidenceError: they are stored nowhere, or do not decode.
+        """
+        if not 0 <= offset <= offset + length <= self.size:
+            raise Malformed(f"no bytes [{offset}, {offset + length}) are to be decoded")
+        out, end = bytearray(length), offset + length
+        for number in range(max(bisect_right(self.places, offset) - 1, 0), len(self.keys)):
+            place, (at, stored, decoded) = self.places[number], self.keys[number]
+            if place >= end:
+                break
+            start, stop = max(place, offset), min(place + decoded, end)
+            if start < stop:
+                raw = space.read_any(at, stored) if checksums is None else checksums.verified(at, stored)
+                data = segments(raw, decoded, sector)
+                out[start - offset : stop - offset] = data[start - place : stop - place]
+        return bytes(out)
 
 
 def segments(stored: bytes, length: int, sector: int) -> bytes:
@@ -54,25 +79,3 @@ def segments(stored: bytes, length: int, sector: int) -> bytes:
         out += decompress(stored[at : at + size], min(sector, length - len(out)))
         at += size
     return bytes(filled(bytes(out), length, {"short": sector}))
-
-
-def read(
-    found: Map, space: Space, checksums: Checksums | None, sector: int, offset: int, length: int
-) -> bytes:
-    """Return ``length`` bytes from ``offset`` on of what the worker decodes of a file.
-
-    Raises:
-        EvidenceError: they are stored nowhere, or do not decode.
-    """
-    places, size = slots(found)
-    if not 0 <= offset <= offset + length <= size:
-        raise Malformed(f"no bytes [{offset}, {offset + length}) are to be decoded")
-    out = bytearray(length)
-    keys = [key for key in found.coded if key[3] == METHOD]
-    for place, (at, stored, decoded, _) in zip(places, keys, strict=True):
-        start, stop = max(place, offset), min(place + decoded, offset + length)
-        if start < stop:
-            raw = space.read_any(at, stored) if checksums is None else checksums.verified(at, stored)
-            data = segments(raw, decoded, sector)
-            out[start - offset : stop - offset] = data[start - place : stop - place]
-    return bytes(out)

@@ -51,7 +51,10 @@ _FEATURES: Final = {
     17: "remap-tree",
 }
 _REFUSED: Final = 1 << 13 | 1 << 17  # where things lie is told in another way
-_SAID: Final = 1 << 12 | STRIPE_TREE
+_SAID: Final = {
+    12: "zoned: superblocks are a log at the start of zones; the one at 64 KiB is read",
+    14: "raid-stripe-tree: where data of profiles with several stripes lies is not read, it is lost",
+}
 _SEED: Final = 1 << 32  # of the flags
 
 
@@ -132,8 +135,8 @@ def read_superblock(reader: Reader) -> Superblock:
     ]
     if unknown:
         raise NotSupported(f"btrfs with {', '.join(unknown)}")
-    said = [name for bit, name in _FEATURES.items() if best.incompat & _SAID & 1 << bit]
-    notes = (*wrong, *best.notes, *(f"feature {name}" for name in said))
+    said = [text for bit, text in _SAID.items() if best.incompat >> bit & 1]
+    notes = (*wrong, *best.notes, *said)
     return _with_notes(best, notes)
 
 
