@@ -25,7 +25,9 @@ from tests.backends.btrfsimages import (
 )
 from tests.backends.extimages import fill, look
 from tests.backends.tskimages import noise, plant, run
+from tests.images import as_sfdisk_sees, disk, sfdisk
 from tests.mounts import mounted
+from tests.peers import layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -283,3 +285,28 @@ def test_a_file_is_read_in_the_way_its_reader_says(tmp_path: Path) -> None:
     for path, entry in walk(files).items():
         if truth.get(path) is not None:
             assert content(files, reader, 0, entry) == truth[path]
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_devices_may_be_partitions_of_one_disk(tmp_path: Path) -> None:
+    images = make([tmp_path / "one", tmp_path / "two"], "-d", "raid0", "-m", "raid1", size=126 << 20)
+    with attached(images, tmp_path / "mnt") as where:
+        (where / "wide").write_bytes(noise(3_000_000, 8))
+        run("btrfs", "subvolume", "create", where / "root")
+        (where / "root" / "inner").write_bytes(b"a subvolume of that name")
+    whole = sfdisk(disk(tmp_path / "disk.img", 256 << 20), "label: gpt\nsize=126MiB\nsize=126MiB\n")
+    starts = sorted(start for start, _ in as_sfdisk_sees(whole).values())
+    with whole.open("r+b") as file:
+        for start, image in zip(starts, images, strict=True):
+            file.seek(start)
+            file.write(image.read_bytes())
+    (place := tmp_path / "mount").mkdir()
+    with mounted(whole, at=place) as at:
+        (wide,) = at.glob("disk.img/*/root/wide")
+        assert wide.read_bytes() == noise(3_000_000, 8)
+        assert not list((wide.parent / "root").iterdir())
+        (inner,) = at.glob("disk.img/*/root~*/inner")
+        assert inner.read_bytes() == b"a subvolume of that name"
+        needs = [layer["needs"] for layer in layers(at, backend="btrfs")]
+        assert needs == ["", ""]
