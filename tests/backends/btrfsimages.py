@@ -171,7 +171,11 @@ def rooted(folder: Path, *options: str, size: int = 130 << 20) -> tuple[Path, di
 def walked(files: Files, reader: FileReader | MemoryReader, tree: int = 0) -> dict[bytes, bytes | None]:
     """Return the contents of all regular files, None: not all of it can be read."""
     found: dict[bytes, bytes | None] = {}
-    for path, entry in walk(files, tree).items():
+    try:
+        entries = walk(files, tree)
+    except ImgfsError:  # a directory that cannot be listed
+        return found
+    for path, entry in entries.items():
         if entry.attr.kind is Kind.REG:
             try:
                 found[path] = content(files, reader, tree, entry)

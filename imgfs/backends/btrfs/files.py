@@ -96,6 +96,8 @@ class BtrfsFiles:
         leaf, row = self._inode(tree, inum)
         found = xattrs_of(self._nodes, self._root(tree), inum)
         found |= facts_of(leaf.item(row))
+        if self._checksums is None and not flags_of(leaf.item(row)) & NODATASUM:
+            found[b"user.imgfs.checksums"] = b"cannot be read"
         one = self._subvolumes[tree]
         return found | self._said(one.number) if inum == FIRST else found
 
