@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from imgfs.model import Volume
     from imgfs.opening.attempt import Attempts
     from imgfs.opening.place import Overrule, Place
+    from imgfs.tree.nodes import Node
     from imgfs.tree.tree import Tree
     from imgfs.worker.client import Layer as Opened
 
@@ -149,11 +150,12 @@ class Volumes:
             case FilesInfo() as info:
                 layer.files(info)
                 name = f"{place.prefix}00-{names.slug(info.type)}"
+                roots = await self._rooted(answer, asked.sources, place, backend)
                 if spot is None:  # what lies on several disks has no bytes of its own
                     folder = self._folder(None if apart else source, place, name, layer)
                 else:
                     folder, layer.path = spot.folder, f"{place.path}/{spot.name}"
-                await self._trees(answer, folder, asked.sources, place, backend)
+                self._hang(folder, roots)
             case _:
                 self._attempts.damaged(layer, f"{backend.name} answered with a container")
                 return False
@@ -164,9 +166,7 @@ class Volumes:
         folder = self._folder(source, place, f"{place.prefix}00-{backend.name}", layer)
         return Spot(folder=folder, name=layer.path.rpartition("/")[2])
 
-    def _folder(
-        self, source: ByteSource | None, place: Place, name: str, layer: Layer | None = None
-    ) -> Dir:
+    def _folder(self, source: ByteSource | None, place: Place, name: str, layer: Layer | None = None) -> Dir:
         """Make the directory of a volume, with its bytes if it has some of its own."""
         folder = self._tree.directory(spec=layer.spec if layer else str(place.spec))
         if source is not None:
@@ -181,15 +181,28 @@ class Volumes:
         self, answer: Opened, folder: Dir, sources: Sequence[ByteSource], place: Place, backend: Backend
     ) -> None:
         """Hang the trees of a file system into its volume."""
+        self._hang(folder, await self._rooted(answer, sources, place, backend))
+
+    async def _rooted(
+        self, answer: Opened, sources: Sequence[ByteSource], place: Place, backend: Backend
+    ) -> list[tuple[str, Node, Attr]]:
+        """Return the roots of a file system's trees, with their names."""
         assert answer.files is not None  # noqa: S101  # FilesInfo comes with its client
         fs = self._tree.attach(answer.files, sources, place.spec.child(backend.name))
+        found: list[tuple[str, Node, Attr]] = []
         for index, tree in enumerate(answer.files.info.trees):
             node = self._tree.root_of(fs, index)
             try:
                 attr = await node.attr()
             except (EvidenceError, WorkerError) as why:
                 attr = Attr(kind=Kind.DIR, inum=tree.root, mode=0o555, nlink=2, damaged=str(why))
-            folder.add(names.distinct(names.escape(tree.name.encode()), index, folder), node, attr)
+            found.append((tree.name, node, attr))
+        return found
+
+    def _hang(self, folder: Dir, roots: list[tuple[str, Node, Attr]]) -> None:
+        """Put trees into the directory of their volume, all at once: a listing has none of them or all."""
+        for index, (name, node, attr) in enumerate(roots):
+            folder.add(names.distinct(names.escape(name.encode()), index, folder), node, attr)
 
     async def _table(self, table: VolumeTable, source: ByteSource, place: Place, layer: Layer) -> None:
         """Put the volumes of a table, what is beyond the limit as one, and its gaps into the disk."""

@@ -57,6 +57,11 @@ SEVERAL: dict[str, tuple[int, int, tuple[str, ...]]] = {  # devices, how many ma
 }
 
 
+def planted(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
 def filled(tmp_path: Path, images: Sequence[Path], *options: str) -> dict[str, dict[bytes, Seen]]:
     """Write one of everything, with two subvolumes; return what the kernel shows of each tree."""
     with attached(images, tmp_path / "mnt", *options) as where:
@@ -310,3 +315,19 @@ def test_devices_may_be_partitions_of_one_disk(tmp_path: Path) -> None:
         assert inner.read_bytes() == b"a subvolume of that name"
         needs = [layer["needs"] for layer in layers(at, backend="btrfs")]
         assert needs == ["", ""]
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_a_device_that_was_away_is_not_believed(tmp_path: Path) -> None:
+    images = make([tmp_path / "one", tmp_path / "two"], "-d", "raid1", "-m", "raid1", size=300 << 20)
+    with attached(images, tmp_path / "mnt", "nodatasum") as where:
+        (where / "file").write_bytes(noise(500_000, 1))
+    with attached(images[:1], tmp_path / "mnt", "degraded,nodatasum,nodatacow") as where:
+        run("cp", "--no-preserve=all", planted(tmp_path / "newer", noise(500_000, 2)), where / "file")
+    for given in (images, images[::-1]):
+        files, reader = opened(given)
+        assert walked(files, reader)[b"file"] == noise(500_000, 2)
+        assert any("left out" in note for note in files.info.notes)
+    files, reader = opened(images[1:])  # the older state, for who has no other
+    assert walked(files, reader)[b"file"] == noise(500_000, 1)

@@ -33,6 +33,7 @@ _CHUNK_ITEM: Final = 228
 _CHUNK_TREE: Final = 256
 _CSUM_TREE: Final = 7
 _SAID: Final = 64  # subvolumes named in notes
+_NOTE, _NOTES = 1000, 100_000  # characters of a note, and of all
 
 
 def open_btrfs(reader: Reader, options: Options) -> Files:
@@ -50,10 +51,7 @@ def open_btrfs(reader: Reader, options: Options) -> Files:
         raise NeedMembers("btrfs", head.uuid, len(members), head.devices)
     if len(members) < head.devices:
         notes.append(f"{head.devices - len(members)} of {head.devices} devices are missing")
-    space = Space(members, 1 + len(reader.others), unmapped=bool(head.incompat & STRIPE_TREE))
-    space.fill(_system(head, notes))
-    nodes = Nodes(space, head)
-    roots = _roots(head, space, nodes, notes)
+    space, nodes, roots = _assembled(head, members, blocks, 1 + len(reader.others), notes)
     subvolumes = roots.subvolumes()
     if not subvolumes:
         raise Malformed("; ".join(["btrfs: there is no tree of files", *roots.notes, *notes])[:2000])
@@ -62,21 +60,68 @@ def open_btrfs(reader: Reader, options: Options) -> Files:
     default = next((one for one in subvolumes if one.number == roots.default), None)
     if default is not None and default.path:
         notes.append(f"default subvolume: {default.name}")
-    notes += [one.said() for one in subvolumes if one.path][:_SAID]
+    said = [one.said() for one in subvolumes if one.path][:_SAID]
     found = roots.trees.get(_CSUM_TREE)
     checksums = _checksums(nodes, space, found[0] if found else None, head)
     if checksums is None:
         notes.append("the tree of checksums cannot be read: contents are shown without comparing them")
     info = FilesInfo(
         type="btrfs",
-        trees=tuple([TreeInfo(one.name, FIRST) for one in subvolumes]),
+        trees=tuple([TreeInfo(name, FIRST) for name in roots.names(subvolumes)]),
         block=head.sector,
         size=head.size,
         label=head.label,
         uuid=head.uuid,
-        notes=tuple([note[:1000] for note in notes + roots.notes + space.missing()]),
+        notes=_bounded(notes + roots.notes + space.missing() + said),
     )
     return BtrfsFiles(head, space, nodes, subvolumes, roots.default, checksums, info)
+
+
+def _bounded(notes: list[str]) -> tuple[str, ...]:
+    """Return notes as far as there is room for them."""
+    kept, room = [], _NOTES
+    for note in notes:
+        room -= len(note[:_NOTE])
+        if room < 0:
+            kept.append("and more")
+            break
+        kept.append(note[:_NOTE])
+    return tuple(kept)
+
+
+def _assembled(
+    head: Superblock,
+    members: dict[tuple[int, bytes], Member],
+    blocks: list[Superblock],
+    tickets: int,
+    notes: list[str],
+) -> tuple[Space, Nodes, Roots]:
+    """Return the address space and the trees, without devices that are behind if that loses nothing.
+
+    One that was away while the others were written to holds old data, which only checksums would tell.
+
+    Raises:
+        Malformed: no root can be read.
+    """
+    fresh = {block.device.key for block in blocks if block.generation == head.generation}
+    choices = [{key: member for key, member in members.items() if key in fresh}, members]
+    for chosen in choices[len(fresh) == len(members) :]:
+        said: list[str] = []
+        space = Space(chosen, tickets, unmapped=bool(head.incompat & STRIPE_TREE))
+        space.fill(_system(head, said))
+        nodes = Nodes(space, head)
+        try:
+            roots = _roots(head, space, nodes, said)
+        except Malformed:
+            if chosen is members:
+                raise
+            continue
+        if chosen is members or not space.missing():
+            if chosen is not members:
+                notes.append("devices that are behind are left out: nothing is missing without them")
+            notes += said
+            return space, nodes, roots
+    raise Malformed("btrfs: no root can be read")
 
 
 def _checksums(nodes: Nodes, space: Space, root: Root | None, head: Superblock) -> Checksums | None:
@@ -113,7 +158,7 @@ def _members(
     for ticket, source, block in sorted(found, key=lambda one: -one[2].generation):
         who = f"source {ticket} (device {block.device.number})"
         notes += [f"{who}: {note}" if reader.others else note for note in block.notes]
-        key = (block.device.number, block.device.uuid)
+        key = block.device.key
         if block.fsid != fsid:
             notes.append(f"{who}: of another file system, {block.uuid}")
         elif key in members:

@@ -118,7 +118,7 @@ def _extent(found: Map, number: int, data: bytes, sector: int) -> None:
         (at | stored | skip) % sector
         or not 0 < stored <= MAX_SIZE - at
         or (cipher or other)
-        or (method and (method not in _METHODS or not skip < decoded <= _UNIT))
+        or (method and (method not in _METHODS or not skip < decoded <= _UNIT or stored > _UNIT))
     ):
         found.put(length, "lost")
     elif method:
@@ -207,6 +207,8 @@ def layouts_of(found: Map, space: Space, checksums: Checksums | None, sector: in
     for _, length in ranges:
         starts.append(total)
         total += length
+    if total > MAX_SIZE:
+        raise Malformed(f"extents of {total} bytes in a file of {found.size}")
     stored = -1
     if ranges:
         stored = stack.add(space.layout(stack, ranges))

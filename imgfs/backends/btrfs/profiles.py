@@ -40,6 +40,7 @@ _HEAD: Final = struct.Struct("<4Q3I2H")
 _STRIPE: Final = struct.Struct("<QQ16s")
 _SECTOR: Final = 512
 _DEVICES: Final = 1024  # stripes of one chunk: more than an item of 64 KiB holds anyway
+_PARITY: Final = 64  # ... with parity: rows, chunks and terms grow with the third power
 _POWERS: Final = tuple(accumulate(repeat(2, 254), product, initial=1))
 
 Terms = list[tuple[int, int]]  # stripe of the chunk, factor
@@ -94,6 +95,13 @@ class Chunk:
         share = self.chunk * self.rows()[1]
         return -(-self.length // share) * self.chunk
 
+    def whole(self, missing: Collection[int]) -> bool:
+        """Say whether all of it can be read without some of its stripes."""
+        rows, across = self.rows()
+        return not missing or all(
+            self.terms(row, number, 0, missing) for row in range(rows) for number in range(across)
+        )
+
     def terms(self, row: int, number: int, way: int, missing: Collection[int]) -> Terms:
         """Return what chunk ``number`` of a row is the sum of; none: too much is missing.
 
@@ -138,8 +146,8 @@ def parsed(start: int, item: bytes) -> Chunk:
         raise Malformed(f"chunk {start}: {count} stripes of type {kind:#x} in {len(item)} bytes")
     if not length or start + length >= 1 << 63 or not 0 < chunk <= 1 << 30 or chunk % _SECTOR:
         raise Malformed(f"chunk {start}: {length} bytes in pieces of {chunk}")
-    least = {RAID5: 2, RAID6: 3}.get(profile, 1)
-    if count < least or (profile == RAID10 and (not 0 < copies <= count or count % copies)):
+    least, most = {RAID5: (2, _PARITY), RAID6: (3, _PARITY)}.get(profile, (1, _DEVICES))
+    if not least <= count <= most or (profile == RAID10 and (not 0 < copies <= count or count % copies)):
         raise Malformed(f"chunk {start}: {_NAMES[profile]} of {count} stripes")
     if profile == 0 and count != 1:
         raise Malformed(f"chunk {start}: {count} places and no profile")

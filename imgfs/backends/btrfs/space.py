@@ -112,16 +112,17 @@ class Space:
     def missing(self) -> list[str]:
         """Return profiles whose chunks cannot be read whole, with how many there are."""
         counts: dict[str, int] = {}
+        known: dict[tuple[int, int, int, tuple[int, ...]], bool] = {}  # arrays have many chunks of one form
         for chunk in self._chunks:
             there = self._there(chunk)
             gone = [number for number in range(len(chunk.stripes)) if number not in there]
             if chunk.linear:
                 lost = not there
             else:
-                rows, across = chunk.rows()
-                lost = bool(gone) and not all(
-                    chunk.terms(row, number, 0, gone) for row in range(rows) for number in range(across)
-                )
+                form = (chunk.profile, len(chunk.stripes), chunk.copies, tuple(gone))
+                if form not in known:
+                    known[form] = not chunk.whole(gone)
+                lost = known[form]
             if lost:
                 counts[chunk.name] = counts.get(chunk.name, 0) + 1
         return [f"{count} chunks ({name}) are not whole" for name, count in sorted(counts.items())]

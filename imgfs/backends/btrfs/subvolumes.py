@@ -30,6 +30,8 @@ _OLD: Final = 239  # bytes of an item before there were uuids
 _REF: Final = struct.Struct("<QQH")
 _DIR: Final = struct.Struct("<QBQQHHB")
 _MOST: Final = 4000  # trees of one file system that become directories
+_WORDS: Final = 400_000  # characters of their names: the daemon takes a million of all texts
+_NAME: Final = 1000  # bytes of a name: the kernel shows 1,024
 _DEEPEST: Final = 256  # directories above a subvolume
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -121,6 +123,17 @@ class Roots:
                 self.notes.append(f"more than {_MOST} subvolumes")
                 break
             found.append(self._subvolume(number, root, data))
+        return found
+
+    def names(self, subvolumes: list[Subvolume]) -> list[str]:
+        """Return what the trees of subvolumes are called: beyond so many words by number."""
+        found, room = [], _WORDS
+        for one in subvolumes:
+            room -= len(one.name)
+            shown = len(one.name.encode()) + 2 * one.name.count("/")  # as it is escaped
+            found.append(one.name if room > 0 and shown <= _NAME else f"subvolume-{one.number}")
+        if room <= 0:
+            self.notes.append("more names of subvolumes than can be shown: later ones are numbers")
         return found
 
     def _subvolume(self, number: int, root: Root, data: bytes) -> Subvolume:

@@ -75,6 +75,11 @@ class Device:
     size: int
     uuid: bytes
 
+    @property
+    def key(self) -> tuple[int, bytes]:
+        """Return what chunks name it by."""
+        return self.number, self.uuid
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Superblock:
