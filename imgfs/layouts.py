@@ -199,6 +199,26 @@ class Enciphered(msgspec.Struct, frozen=True, kw_only=True, tag="enciphered"):
     which: int = 0
 
 
+class Summed(msgspec.Struct, frozen=True, kw_only=True, tag="summed"):
+    """Sectors stored verbatim in place, each with a checksum elsewhere that is compared when it is read.
+
+    Sector k is bytes [k * sector, + sector) of lowers[which], its checksum number k of those that lie one
+    behind the other in lowers[sums]; ``kind`` names them (see ``block.sums``). ``also`` are further sources
+    of the same bytes, for sectors whose checksum differs. Units: ``size`` and ``sector`` bytes, the first a
+    multiple of the other.
+
+    Shapes:
+        also uint16[m]
+    """
+
+    size: int
+    sector: int
+    kind: str
+    which: int
+    sums: int
+    also: bytes = b""
+
+
 class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     """Bytes only the worker can produce, through its ``read`` verb. ``why`` is counted and shown."""
 
@@ -206,4 +226,4 @@ class Foreign(msgspec.Struct, frozen=True, kw_only=True, tag="foreign"):
     why: str = ""
 
 
-Layout = Inline | Linear | Chunked | Packed | Ragged | Striped | Enciphered | Foreign
+Layout = Inline | Linear | Chunked | Packed | Ragged | Striped | Enciphered | Summed | Foreign

@@ -38,6 +38,7 @@ from imgfs.layouts import Linear as Linear
 from imgfs.layouts import Packed as Packed
 from imgfs.layouts import Ragged as Ragged
 from imgfs.layouts import Striped as Striped
+from imgfs.layouts import Summed as Summed
 
 Ino = NewType("Ino", int)  # number of a node in the mount
 

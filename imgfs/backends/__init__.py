@@ -174,6 +174,7 @@ class Backend:
     patterns (regular expressions, full match, in any order) of the other members' names. ``kin`` is a pattern
     of the names of files beside an image that it may build upon without a word of their names.
     ``index`` is the version of the indexes it makes, 0: it makes none.
+    ``sets``: a file system that may lie on several sources, and is opened before anybody looks.
     ``supports`` and ``truth`` are rows of the support matrix; ``recognised`` marks formats that are
     named but cannot be opened yet: their ``open`` raises NotSupported with what would be needed.
     """
@@ -192,6 +193,7 @@ class Backend:
     memory: int = 0  # bytes that deriving a key may take, for what is found by its key
     siblings: Callable[[str], str] | None = None
     kin: str = ""
+    sets: bool = False
     imports: tuple[str, ...] = ()
     index: int = 0
     supports: str = ""

@@ -1,7 +1,7 @@
 """File systems that are named but not read.
 
 Source: signatures as the documentation of each file system gives them: XFS Algorithms and Data Structures,
-btrfs and f2fs on-disk formats (kernel.org), Apple File System Reference, Squashfs 4.0 format, EROFS
+f2fs on-disk format (kernel.org), Apple File System Reference, Squashfs 4.0 format, EROFS
 documentation, ECMA-167 part 2 (UDF), JFS layout, the kernel's Documentation/filesystems for the rest.
 """
 
@@ -155,7 +155,6 @@ def _plain(
 RECOGNISED: tuple[Backend, ...] = (
     _plain("xfs", "XFS", 0, b"XFSB", version=Version(100, ">H", 0xF)),
     _plain("xfslog", "XFS external log", 0, b"\xfe\xed\xba\xbe"),
-    _plain("btrfs", "btrfs", 65600, b"_BHRfS_M"),
     _plain("apfs", "APFS", 32, b"NXSB"),
     _plain("squashfs", "SquashFS", 0, b"hsqs", b"shsq", version=Version(28, "<HH")),
     _plain("squashfsbe", "SquashFS big-endian", 0, b"sqsh", b"qshs", version=Version(28, ">HH")),

@@ -16,6 +16,7 @@ from imgfs.block.memory import Memory
 from imgfs.block.packed import PackedMap
 from imgfs.block.ragged import RaggedMap
 from imgfs.block.striped import StripedMap, Takes
+from imgfs.block.summed import SummedMap
 from imgfs.errors import Malformed
 from imgfs.model import (
     LINEAR_ROW,
@@ -29,6 +30,7 @@ from imgfs.model import (
     Packed,
     Ragged,
     Striped,
+    Summed,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +110,8 @@ def build_all(
                 sources.append(ForeignSource(size, foreign))
             case Enciphered():
                 sources.append(CipherMap.checked(layout, sources, spec))
+            case Summed():
+                sources.append(SummedMap.checked(layout, sources, spec))
             case _:
                 raise Malformed(f"a layout of kind {type(layout).__name__}", spec=spec)
     return sources[len(tickets) :]

@@ -14,6 +14,7 @@ from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
 from imgfs.block.pieces import Block
 from imgfs.block.restarting import bzip2_block, deflate_window, lz4_blocks
 from imgfs.block.shaping import repeat, sectors
+from imgfs.block.shortened import zlib_short, zstd_short
 from imgfs.block.unpacking import bzip2, lz4, snappy, xz, xz_block, zstd
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "deflate": deflate,
     "zlib": zlib_stream,
     "zstd": zstd,
+    "zlib-short": zlib_short,
+    "zstd-short": zstd_short,
     "lz4": lz4,
     "snappy": snappy,
     "bzip2": bzip2,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from imgfs import limits
 from imgfs.block.columns import Runs, check_targets, column
 from imgfs.block.hostfile import HostFile
+from imgfs.block.memory import Memory
 from imgfs.block.pieces import Lost, Stored, Zeros
 from imgfs.errors import Malformed
 from imgfs.model import HOLE, LOST
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     from imgfs.block.pieces import ByteSource, Piece
     from imgfs.model import Linear
+
+
+def verbatim(source: ByteSource) -> bool:
+    """Say whether every byte of a source is as it is in a host file or memory, compared or not; or lost."""
+    return isinstance(source, HostFile | Memory) or bool(getattr(source, "stored_only", False))
 
 
 class ExtentMap:
@@ -197,8 +203,8 @@ class ExtentMap:
 
     @property
     def stored_only(self) -> bool:
-        """Return whether every byte is verbatim in a host file, a hole, or lost."""
-        return all(isinstance(lower, HostFile) for lower in self._lowers)
+        """Return whether every byte is verbatim in a host file or memory, a hole, or lost."""
+        return all(verbatim(lower) for lower in self._lowers)
 
     def below(self) -> tuple[ByteSource, int] | None:
         """Return the source and the offset in it where all of this map lies; None: it is no window."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,10 +20,11 @@ from imgfs.block.decoding import Decoding, cut, quick
 from imgfs.block.enciphered import MARGIN, CipherMap
 from imgfs.block.handover import Handover
 from imgfs.block.hostfile import NotCached
-from imgfs.block.pieces import Bytes, Coded, Lost, Stored, Strip, Zeros
+from imgfs.block.pieces import Bytes, Coded, Lost, Stored, Strip, Verified, Zeros
 from imgfs.block.pool import Pool
 from imgfs.block.statistics import FetchStatistics
 from imgfs.block.uring import Ring
+from imgfs.block.verifying import Verifying
 from imgfs.errors import LostBytes
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ class Fetcher:
         self._pool = Pool()
         # Never zeros for lost stored bytes of a unit: what they decode to would be invented.
         self._decoding = Decoding(nursery, self._pool, cache_bytes, partial(self._bring, lost_zero=False))
+        self._verifying = Verifying(
+            self._pool, partial(self._fill, lost_zero=False), partial(self._bring, lost_zero=False)
+        )
         self._scratch = memoryview(bytearray(_SCRATCH))
         self._nowait = self._waited = self._stored = self._lost = 0
 
@@ -90,6 +95,10 @@ class Fetcher:
                 self._nowait += 1
                 self._stored += piece.length
                 return data
+            if type(piece) is Verified:
+                verified = self._verifying.at_hand(piece, self._scratch)
+                self._nowait += 1
+                return verified
             if type(piece) is Coded:
                 held = self._at_hand(piece)
                 self._nowait += 1
@@ -127,6 +136,8 @@ class Fetcher:
             await self._pool.read([(piece.file, piece.offset, memoryview(data))])
             self._stored += piece.length
             return data
+        if isinstance(piece, Verified):
+            return await self._verifying.verified_bytes(piece)
         every = [piece for piece in pieces if isinstance(piece, Coded)]
         if len(every) == len(pieces) > 0:
             parts = await self._decoding.parts(every)
@@ -142,6 +153,8 @@ class Fetcher:
         if start >= stop:
             return
         pieces = source.plan(start, stop)
+        below = [self._verifying.stored(piece) for piece in pieces if isinstance(piece, Verified)]
+        pieces += chain.from_iterable(below)
         announced = [piece for piece in pieces if isinstance(piece, Stored)] + self._decoding.ahead(pieces)
         if announced:
             self._nursery.start_soon(self._pool.advise, announced)
@@ -195,6 +208,7 @@ class Fetcher:
         missing = self._fill(pieces, view, lost_zero=lost_zero)
         stored = [(piece, at) for piece, at in missing if isinstance(piece, Stored)]
         coded = [(piece, at) for piece, at in missing if isinstance(piece, Coded)]
+        verified = [(piece, at) for piece, at in missing if isinstance(piece, Verified)]
         if stored and coded:  # start decoding before waiting for the disk
             self._decoding.ahead([piece for piece, _ in coded])
         if stored:
@@ -204,15 +218,17 @@ class Fetcher:
             parts = await self._decoding.parts([piece for piece, _ in coded])
             for (piece, at), part in zip(coded, parts, strict=True):
                 view[at : at + piece.length] = part
+        for one, at in verified:
+            view[at : at + one.length] = await self._verifying.verified_bytes(one)
         if not missing:
             await trio.lowlevel.checkpoint()
         return out
 
     def _fill(
         self, pieces: Iterable[Piece], out: memoryview, *, lost_zero: bool
-    ) -> list[tuple[Stored | Coded, int]]:
+    ) -> list[tuple[Stored | Coded | Verified, int]]:
         """Write what is at hand; return what is missing, each with its place in ``out``."""
-        missing: list[tuple[Stored | Coded, int]] = []
+        missing: list[tuple[Stored | Coded | Verified, int]] = []
         at = lost = 0
         for piece in pieces:
             until = at + piece.length
@@ -227,6 +243,13 @@ class Fetcher:
                 case Coded():
                     try:
                         out[at:until] = self._at_hand(piece)
+                    except trio.WouldBlock:
+                        missing.append((piece, at))
+                case Verified():
+                    try:
+                        held = self._verifying.at_hand(piece, out[at:until])
+                        if held.obj is not out.obj:
+                            out[at:until] = held
                     except trio.WouldBlock:
                         missing.append((piece, at))
                 case Bytes(data, offset, length):

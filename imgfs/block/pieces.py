@@ -129,6 +129,33 @@ class Strip:
     coded: tuple[bool, ...]
 
 
+class SummedSource(ByteSource, Protocol):
+    """A source whose sectors have checksums that lie elsewhere."""
+
+    sector: int
+    width: int  # bytes of a checksum
+    ways: int
+    spec: str
+
+    def stored(self, start: int, stop: int, way: int) -> list[Piece]:
+        """Say where sectors are stored, in one of the ways to read them."""
+
+    def sums(self, start: int, stop: int) -> list[Piece]:
+        """Say where the checksums of sectors are stored."""
+
+    def wrong(self, data: bytes | bytearray | memoryview, sums: bytes | bytearray | memoryview) -> list[int]:
+        """Return the numbers of sectors in ``data`` whose checksum differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Bytes [start, start + length) of a source with checksums, compared whenever they are read."""
+
+    source: SummedSource
+    start: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Coded:
     """Bytes [skip, skip + length) of a unit or strip after decoding."""
@@ -139,4 +166,4 @@ class Coded:
 
 
 Unit = StoredUnit | ForeignUnit
-Piece = Stored | Zeros | Bytes | Coded | Lost
+Piece = Stored | Zeros | Bytes | Coded | Verified | Lost

@@ -106,6 +106,7 @@ class Layer:
         self.label = info.label
         self.uuid = info.uuid
         self.size = info.size
+        self.needs = ""
         self.notes += info.notes
 
 

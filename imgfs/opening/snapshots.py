@@ -95,7 +95,7 @@ class Snapshots:
             if answer is None or not isinstance(answer.opened, FilesInfo) or answer.files is None:
                 continue
             inside.files(answer.opened)
-            fs = self._tree.attach(answer.files, source, place.spec.child(backend.name))
+            fs = self._tree.attach(answer.files, [source], place.spec.child(backend.name))
             return self._tree.root_of(fs, 0)
         raise EvidenceError("no file system that can be read", spec=layer.spec)
 

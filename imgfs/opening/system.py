@@ -164,7 +164,7 @@ class Systems:
 
     def _view(self, one: _Tree) -> FsNode:
         """Attach a file system once more: in a system its directories have other places, hence numbers."""
-        fs = self._tree.attach(one.fs.client, one.fs.source, one.fs.spec)
+        fs = self._tree.attach(one.fs.client, one.fs.sources, one.fs.spec)
         return self._tree.root_of(fs, one.index)
 
     def _match(self, row: MountRow, every: Sequence[_Tree], root: _Tree | None, layer: Layer) -> _Tree | None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from imgfs.model import Volume
     from imgfs.opening.attempt import Attempts
     from imgfs.opening.place import Overrule, Place
+    from imgfs.tree.nodes import Node
     from imgfs.tree.tree import Tree
     from imgfs.worker.client import Layer as Opened
 
@@ -86,7 +87,7 @@ class Volumes:
             return
         layer.files(answer.opened)
         folder = self._folder(sources[0], place, f"00-{names.slug(answer.opened.type)}", layer)
-        await self._trees(answer, folder, sources[0], place, backend)
+        await self._trees(answer, folder, sources[:1], place, backend)
 
     async def _candidates(self, source: ByteSource, place: Place, *, in_slot: bool) -> list[Backend]:
         forced = self._overrule.forced
@@ -148,8 +149,13 @@ class Volumes:
                 await self._table(table, source, place.inner(backend.name), layer)
             case FilesInfo() as info:
                 layer.files(info)
-                folder = self._folder(source, place, f"{place.prefix}00-{names.slug(info.type)}", layer)
-                await self._trees(answer, folder, source, place, backend)
+                name = f"{place.prefix}00-{names.slug(info.type)}"
+                roots = await self._rooted(answer, asked.sources, place, backend)
+                if spot is None:  # what lies on several disks has no bytes of its own
+                    folder = self._folder(None if apart else source, place, name, layer)
+                else:
+                    folder, layer.path = spot.folder, f"{place.path}/{spot.name}"
+                self._hang(folder, roots)
             case _:
                 self._attempts.damaged(layer, f"{backend.name} answered with a container")
                 return False
@@ -160,10 +166,11 @@ class Volumes:
         folder = self._folder(source, place, f"{place.prefix}00-{backend.name}", layer)
         return Spot(folder=folder, name=layer.path.rpartition("/")[2])
 
-    def _folder(self, source: ByteSource, place: Place, name: str, layer: Layer | None = None) -> Dir:
-        """Make the directory of a volume, with its bytes."""
+    def _folder(self, source: ByteSource | None, place: Place, name: str, layer: Layer | None = None) -> Dir:
+        """Make the directory of a volume, with its bytes if it has some of its own."""
         folder = self._tree.directory(spec=layer.spec if layer else str(place.spec))
-        folder.add(b"volume.raw", self._tree.raw(source, str(place.spec)))
+        if source is not None:
+            folder.add(b"volume.raw", self._tree.raw(source, str(place.spec)))
         shown = names.distinct(name.encode(), 2, place.disk)
         place.disk.add(shown, folder)
         if layer is not None:
@@ -171,18 +178,31 @@ class Volumes:
         return folder
 
     async def _trees(
-        self, answer: Opened, folder: Dir, source: ByteSource, place: Place, backend: Backend
+        self, answer: Opened, folder: Dir, sources: Sequence[ByteSource], place: Place, backend: Backend
     ) -> None:
         """Hang the trees of a file system into its volume."""
+        self._hang(folder, await self._rooted(answer, sources, place, backend))
+
+    async def _rooted(
+        self, answer: Opened, sources: Sequence[ByteSource], place: Place, backend: Backend
+    ) -> list[tuple[str, Node, Attr]]:
+        """Return the roots of a file system's trees, with their names."""
         assert answer.files is not None  # noqa: S101  # FilesInfo comes with its client
-        fs = self._tree.attach(answer.files, source, place.spec.child(backend.name))
+        fs = self._tree.attach(answer.files, sources, place.spec.child(backend.name))
+        found: list[tuple[str, Node, Attr]] = []
         for index, tree in enumerate(answer.files.info.trees):
             node = self._tree.root_of(fs, index)
             try:
                 attr = await node.attr()
             except (EvidenceError, WorkerError) as why:
                 attr = Attr(kind=Kind.DIR, inum=tree.root, mode=0o555, nlink=2, damaged=str(why))
-            folder.add(names.distinct(names.escape(tree.name.encode()), index, folder), node, attr)
+            found.append((tree.name, node, attr))
+        return found
+
+    def _hang(self, folder: Dir, roots: list[tuple[str, Node, Attr]]) -> None:
+        """Put trees into the directory of their volume, all at once: a listing has none of them or all."""
+        for index, (name, node, attr) in enumerate(roots):
+            folder.add(names.distinct(names.escape(name.encode()), index, folder), node, attr)
 
     async def _table(self, table: VolumeTable, source: ByteSource, place: Place, layer: Layer) -> None:
         """Put the volumes of a table, what is beyond the limit as one, and its gaps into the disk."""
@@ -243,7 +263,7 @@ class Volumes:
         layer = self._attempts.layers.add(Layer(spec=str(place.spec), backend=table, kind="volume"))
         layer.volume(volume)
         spot = Spot(folder=self._folder(source, place, name, layer), name=layer.path.rpartition("/")[2])
-        tables = [b for b in found if b.role is Role.VOLUMES and not b.recognised]
+        tables = [b for b in found if (b.role is Role.VOLUMES or b.sets) and not b.recognised]
         if place.depth < limits.MAX_DEPTH:
             deeper = replace(place, prefix=f"{spot.name}.", depth=place.depth + 1)
             for backend in tables:
@@ -283,5 +303,5 @@ class Volumes:
             self._attempts.damaged(layer, f"{backend.name} answered with no file system")
             return False
         layer.files(answer.opened)
-        await self._trees(answer, folder, source, place, backend)
+        await self._trees(answer, folder, [source], place, backend)
         return backend.exclusive

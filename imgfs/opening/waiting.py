@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from imgfs import limits, log
-from imgfs.model import Spec, VolumeTable
+from imgfs.model import FilesInfo, Spec, VolumeTable
 from imgfs.opening.attempt import Asked, logger
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import Place
@@ -122,7 +122,7 @@ class Waiting:
 
     def _named(self, answer: Opened, place: Place, layer: Layer) -> str:
         """Put the directory of a set that is a disk of its own into the mount."""
-        label = answer.opened.label if isinstance(answer.opened, VolumeTable) else ""
+        label = answer.opened.label if isinstance(answer.opened, (FilesInfo, VolumeTable)) else ""
         name = names.distinct((names.slug(label) or place.path).encode(), 2, self._tree.root)
         self._tree.root.add(name, place.disk)
         layer.path = names.printable(name)

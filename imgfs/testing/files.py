@@ -10,12 +10,13 @@ import random
 import subprocess
 import sys
 from array import array
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgfs.backends import Options, discover
 from imgfs.block.build import build
-from imgfs.block.memory import Memory
+from imgfs.block.pieces import Bytes
 from imgfs.errors import EvidenceError, ImgfsError, NeedKey, NeedMembers, NotFound, NotMine
 from imgfs.limits import MAX_NAME, READ_MAX
 from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear, Packed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imgfs.backends import Files, Reader
+    from imgfs.block.pieces import Piece
     from imgfs.model import Layout
 
 _ENTRIES = 100_000  # walked per tree: a cycle the contract forgot ends here
@@ -101,7 +103,7 @@ def content(
     layouts = layouts or files.layout(tree, entry.attr.inum, entry.stream)
     layout = layouts[-1]
     if len(layouts) > 1 or isinstance(layout, Packed):
-        return _built(layouts, reader)
+        return _built(files, tree, entry, layouts, reader)
     check_layout(layout, reader.size)
     if isinstance(layout, Inline):
         return layout.data
@@ -127,11 +129,29 @@ def content(
     return bytes(data)
 
 
-def _built(layouts: tuple[Layout, ...], reader: Reader) -> bytes:
+async def _foreign(files: Files, tree: int, entry: Entry, offset: int, length: int) -> bytes:
+    return files.read(tree, entry.attr.inum, entry.stream, offset, length)
+
+
+class _Mapped:
+    """A ByteSource over a reader, read where a plan needs it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.size = reader.size
+        self._reader = reader
+
+    def plan(self, start: int, stop: int) -> list[Piece]:
+        """Say where bytes [start, stop) lie; see ``ByteSource``."""
+        return [Bytes(self._reader.read(start, stop - start), 0, stop - start)] if stop > start else []
+
+
+def _built(files: Files, tree: int, entry: Entry, layouts: tuple[Layout, ...], reader: Reader) -> bytes:
     """Return the bytes of a stream in units, through the block layer. Raises OSError as ``content``."""
-    check_layouts(layouts, (reader.size,))
+    members = (reader, *reader.others)
+    check_layouts(layouts, [member.size for member in members])
     try:
-        source = build(layouts, (Memory(reader.read(0, reader.size)),), "")
+        read = partial(_foreign, files, tree, entry)
+        source = build(layouts, [_Mapped(member) for member in members], "", foreign=read)
         return b"".join(pieces(source.plan(0, source.size)))
     except EvidenceError as why:
         raise OSError(str(why)) from why

@@ -15,8 +15,8 @@ from imgfs.block.batches import decode_unit
 from imgfs.block.build import build
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.memory import Memory
-from imgfs.block.pieces import Bytes, Coded, ForeignUnit, Lost, StoredUnit, Strip, Zeros
-from imgfs.errors import EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported
+from imgfs.block.pieces import Bytes, Coded, ForeignUnit, Lost, StoredUnit, Strip, Verified, Zeros
+from imgfs.errors import BadUnit, EvidenceError, NeedKey, NeedMembers, NotMine, NotSupported
 from imgfs.model import Foreign, Media
 from imgfs.testing.fakes import MemoryReader
 from imgfs.worker.checks import check_slice
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Bytes as BytesOf
     from imgfs.backends import Index, Reader
-    from imgfs.block.pieces import ByteSource, Piece
+    from imgfs.block.pieces import ByteSource, Piece, SummedSource
 
 _ALLOWED: Final = (EvidenceError, NotMine, NeedMembers, NeedKey, NotSupported)
 _DEADLINE: Final = 5.0  # seconds for one opening; a worker has thirty
@@ -257,6 +257,13 @@ def pieces(planned: Sequence[Piece]) -> Iterator[bytes]:
                 if isinstance(block, Exception):
                     raise block
                 yield bytes(block[skip : skip + length])
+            case Verified(source, start, length):
+                first = start // source.sector * source.sector
+                last = -(-(start + length) // source.sector) * source.sector
+                sectors = [
+                    _sector(source, at, at + source.sector) for at in range(first, last, source.sector)
+                ]
+                yield b"".join(sectors)[start - first : start - first + length]
             case Coded(ForeignUnit() as unit, skip, length):
                 assert isinstance(unit.source, ForeignSource)
                 data = _finished(unit.source.read(unit.index * unit.source.unit, unit.length))
@@ -265,3 +272,18 @@ def pieces(planned: Sequence[Piece]) -> Iterator[bytes]:
                 raise EvidenceError(why)
             case _:
                 raise AssertionError(f"{piece!r} over memory")
+
+
+def _sector(source: SummedSource, start: int, stop: int) -> bytes:
+    """Return a sector from the first place that has it. Raises EvidenceError: none has."""
+    sums = b"".join(pieces(source.sums(start, stop)))
+    failed: EvidenceError = BadUnit("checksum", start=start, stop=stop)
+    for way in range(source.ways):
+        try:
+            data = b"".join(pieces(source.stored(start, stop, way)))
+        except EvidenceError as why:
+            failed = why
+            continue
+        if not source.wrong(data, sums):
+            return data
+    raise failed

@@ -19,6 +19,7 @@ from imgfs.model import (
     Packed,
     Ragged,
     Striped,
+    Summed,
 )
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def of_layout(layouts: tuple[Layout, ...]) -> dict[str, bytes]:
             return {"runs": b"units of %d" % last.unit}
         case Striped():
             return {"runs": b"stripes of %d" % last.chunk}
+        case Summed():
+            return {"runs": b"sectors of %d, with checksums" % last.sector}
         case Enciphered():
             return {"runs": b"sectors of %d, encrypted" % last.sector}
         case Ragged():

@@ -17,7 +17,7 @@ from imgfs.tree.nodes import Child
 from imgfs.tree.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from imgfs.block.pieces import ByteSource
     from imgfs.model import Layout, Page, Spec
@@ -33,13 +33,15 @@ _XATTRS_KEPT = 64  # a getxattr follows its listxattr: the last few files suffic
 class FileSystem:
     """One opened file system: its worker's client, the bytes below it, and where it hangs."""
 
-    __slots__ = ("_walk", "client", "damaged", "id", "mounts", "source", "spec", "tree", "xattrs")
+    __slots__ = ("_walk", "client", "damaged", "id", "mounts", "sources", "spec", "tree", "xattrs")
 
-    def __init__(self, tree: Tree, number: int, client: FilesClient, source: ByteSource, spec: Spec) -> None:
+    def __init__(
+        self, tree: Tree, number: int, client: FilesClient, sources: Sequence[ByteSource], spec: Spec
+    ) -> None:
         self.tree = tree
         self.id = number
         self.client = client
-        self.source = source
+        self.sources = sources
         self.spec = spec
         self._walk = Walk()
         # by tree and number of a directory: what an installed system has mounted there
@@ -96,7 +98,7 @@ class FileSystem:
         if source is None:
             claim = await self.layouts(address)
             read = partial(self.client.read, address.tree, address.inum, address.stream)
-            source = build(claim, [self.source], f"{self.spec}/{address.inum}", foreign=read)
+            source = build(claim, self.sources, f"{self.spec}/{address.inum}", foreign=read)
             size = (await self.entry_attr(address)).size
             if source.size != size:
                 raise Malformed(

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgfs import limits
-from imgfs.block.extents import ExtentMap
-from imgfs.block.hostfile import HostFile
-from imgfs.block.memory import Memory
+from imgfs.block.extents import ExtentMap, verbatim
 from imgfs.block.readahead import Readahead
 
 if TYPE_CHECKING:
@@ -70,10 +68,6 @@ class LayoutCache:
         return LayoutStatistics(len(self._sources), self._used, self._capacity, self._hits, self._misses)
 
 
-def _verbatim(source: ByteSource) -> bool:
-    return isinstance(source, HostFile | Memory) or (isinstance(source, ExtentMap) and source.stored_only)
-
-
 class OpenFile:
     """A resolved source being read. No parser takes part in it, so none can take it away."""
 
@@ -85,7 +79,7 @@ class OpenFile:
         self.size = source.size
         self._fetcher = fetcher
         # Verbatim bytes that are in the host's page cache need no help: announced from the first miss on.
-        self._ahead = not _verbatim(source)
+        self._ahead = not verbatim(source)
         self._readahead = Readahead()
 
     def read_nowait(self, offset: int, length: int, *, ahead: bool = True) -> bytes | bytearray | memoryview:

@@ -19,7 +19,7 @@ from imgfs.tree.later import LaterRaw, LaterTree
 from imgfs.tree.nodes import Blob, Child, Dir, Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from imgfs.block.pieces import ByteSource
     from imgfs.model import Entry, Spec
@@ -100,15 +100,15 @@ class Tree:
         self._static[node.ino] = node
         return node
 
-    def attach(self, client: FilesClient, source: ByteSource, spec: Spec) -> FileSystem:
-        """Give a file system its number; its trees are then made with ``root_of``.
+    def attach(self, client: FilesClient, sources: Sequence[ByteSource], spec: Spec) -> FileSystem:
+        """Give a file system over ``sources`` its number; its trees are then made with ``root_of``.
 
         Raises:
             NotSupported: 32,767 file systems are attached.
         """
         if len(self._file_systems) >= MAX_FILE_SYSTEMS:
             raise NotSupported(f"more than {MAX_FILE_SYSTEMS} file systems in one mount")
-        fs = FileSystem(self, len(self._file_systems) + 1, client, source, spec)
+        fs = FileSystem(self, len(self._file_systems) + 1, client, sources, spec)
         self._file_systems.append(fs)
         return fs
 

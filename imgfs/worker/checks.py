@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs import limits
 from imgfs.block.striped import Pattern
+from imgfs.block.summed import check_summed
 from imgfs.errors import Malformed, WorkerLied
 from imgfs.model import (
     LINEAR_ROW,
@@ -32,6 +33,7 @@ from imgfs.model import (
     Packed,
     Ragged,
     Striped,
+    Summed,
     VolumeTable,
 )
 
@@ -136,6 +138,8 @@ def check_layouts(layouts: Sequence[Layout], tickets: Sequence[int], *, table: i
             case Enciphered():
                 if not 0 <= layout.which < len(lowers):
                     raise WorkerLied("a lower source that does not exist")
+            case Summed():
+                _check_summed(layout, lowers)
             case _:
                 raise WorkerLied(f"a layout of kind {type(layout).__name__}")
         if not 0 <= layout.size <= limits.MAX_SIZE:
@@ -236,6 +240,13 @@ def _check_chunked(layout: Chunked, lowers: Sequence[int]) -> None:
 def _check_striped(layout: Striped, lowers: Sequence[int]) -> None:
     try:
         Pattern.checked(layout, len(lowers), lowers.__getitem__)
+    except Malformed as why:
+        raise WorkerLied(str(why)) from None
+
+
+def _check_summed(layout: Summed, lowers: Sequence[int]) -> None:
+    try:
+        check_summed(layout, lowers)
     except Malformed as why:
         raise WorkerLied(str(why)) from None
 

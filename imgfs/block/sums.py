@@ -1,0 +1,119 @@
+"""Checksums that file systems store with sectors and nodes: of many in one call, for workers and the daemon.
+
+Source: RFC 3720, appendix B.4 (CRC-32C); Cyan4973/xxHash, doc/xxhash_spec.md (XXH64); FIPS 180-4 (SHA-256);
+RFC 7693 (BLAKE2b with digests of 32 bytes and no key).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+try:
+    from imgfs.block import _sums as _fast
+except ImportError:  # no compiler where it was installed
+    _fast = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Summed = Callable[[bytes | bytearray | memoryview, int], bytes]
+
+_WORD: Final = (1 << 64) - 1
+_POLYNOMIAL: Final = 0x82F6_3B78
+_P1, _P2, _P3, _P4, _P5 = (
+    0x9E37_79B1_85EB_CA87,
+    0xC2B2_AE3D_27D4_EB4F,
+    0x1656_67B1_9E37_79F9,
+    0x85EB_CA77_C2B2_AE63,
+    0x27D4_EB2F_1656_67C5,
+)
+
+
+def crc32c(data: bytes | bytearray | memoryview, sector: int) -> bytes:
+    """Return the CRC-32C of each sector, four bytes little-endian, where the extension was not built."""
+    table, view, found = _table(), memoryview(data), []
+    for at in range(0, len(view), sector):
+        crc = 0xFFFF_FFFF
+        for byte in bytes(view[at : at + sector]):
+            crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+        found.append((crc ^ 0xFFFF_FFFF).to_bytes(4, "little"))
+    return b"".join(found)
+
+
+def xxh64(data: bytes | bytearray | memoryview, sector: int) -> bytes:
+    """Return the XXH64 of each sector, eight bytes little-endian, where the extension was not built."""
+    view = memoryview(data)
+    parts = [bytes(view[at : at + sector]) for at in range(0, len(view), sector)]
+    return b"".join([_xxh(part).to_bytes(8, "little") for part in parts])
+
+
+def _sha256(data: bytes | bytearray | memoryview, sector: int) -> bytes:
+    view = memoryview(data)
+    return b"".join([hashlib.sha256(view[at : at + sector]).digest() for at in range(0, len(view), sector)])
+
+
+def _blake2(data: bytes | bytearray | memoryview, sector: int) -> bytes:
+    view = memoryview(data)
+    return b"".join(
+        [
+            hashlib.blake2b(view[at : at + sector], digest_size=32).digest()
+            for at in range(0, len(view), sector)
+        ]
+    )
+
+
+SUMS: Final[Mapping[str, tuple[int, Summed]]] = {  # bytes of a checksum, and what makes those of sectors
+    "crc32c": (4, crc32c if _fast is None else _fast.crc32c),
+    "xxh64": (8, xxh64 if _fast is None else _fast.xxh64),
+    "sha256": (32, _sha256),
+    "blake2b": (32, _blake2),
+}
+
+
+@cache
+def _table() -> tuple[int, ...]:
+    found = []
+    for value in range(256):
+        crc = value
+        for _ in range(8):
+            crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
+        found.append(crc)
+    return tuple(found)
+
+
+def _rotated(value: int, bits: int) -> int:
+    return (value << bits | value >> 64 - bits) & _WORD
+
+
+def _mixed(lane: int, value: int) -> int:
+    return _rotated(lane + value * _P2 & _WORD, 31) * _P1 & _WORD
+
+
+def _xxh(data: bytes) -> int:
+    total, at = _P5, len(data) & ~31
+    if at:
+        lanes = [_P1 + _P2 & _WORD, _P2, 0, -_P1 & _WORD]
+        for values in struct.iter_unpack("<4Q", data[:at]):
+            lanes = [_mixed(lane, value) for lane, value in zip(lanes, values, strict=True)]
+        turned = zip(lanes, (1, 7, 12, 18), strict=True)
+        total = sum(_rotated(lane, bits) for lane, bits in turned) & _WORD
+        for lane in lanes:
+            total = ((total ^ _mixed(0, lane)) * _P1 + _P4) & _WORD
+    total = total + len(data) & _WORD
+    while at + 8 <= len(data):
+        total = (
+            _rotated(total ^ _mixed(0, int.from_bytes(data[at : at + 8], "little")), 27) * _P1 + _P4 & _WORD
+        )
+        at += 8
+    if at + 4 <= len(data):
+        half = int.from_bytes(data[at : at + 4], "little")
+        total = _rotated(total ^ half * _P1 & _WORD, 23) * _P2 + _P3 & _WORD
+        at += 4
+    for byte in data[at:]:
+        total = _rotated(total ^ byte * _P5 & _WORD, 11) * _P1 & _WORD
+    total = (total ^ total >> 33) * _P2 & _WORD
+    total = (total ^ total >> 29) * _P3 & _WORD
+    return total ^ total >> 32
