@@ -16,12 +16,15 @@ MAX_XATTRS: Final = 64 * KIB  # XATTR_LIST_MAX and XATTR_SIZE_MAX
 
 # --- opening ------------------------------------------------------------------------------------
 MAX_DEPTH: Final = 16  # layers and nested images under one host file; stops image bombs
+MAX_MOUNTS: Final = 1000  # rows of an installed system's table of them
 MAX_VOLUMES: Final = 4096  # volumes per media; the rest becomes one named remainder volume
 MAX_SLOTS: Final = 16_384  # slots of one table a worker may report: GPT tables of 2 MiB
 MAX_SEGMENTS: Final = 20_000  # host files of one set: E01..ZZZ counts 14,971
 MAX_WANTS: Final = 512  # host files an image may name, as VMDK does: half of the usual 1,024 descriptors
 MAX_STATES: Final = 1024  # snapshots of one container that become directories; the rest is counted
 WINDOW: Final = 72 * KIB  # head of a source that signatures may look at (btrfs: 64 KiB + 64)
+FAR: Final = (1 * MIB, 2 * MIB)  # where a signature may begin besides: VMFS
+FAR_BYTES: Final = 16
 WINDOW_TAIL: Final = 128 * KIB  # its tail: md 0.90 lies in the last whole block of 64 KiB but one
 
 # --- block layer --------------------------------------------------------------------------------

@@ -310,4 +310,25 @@ class Slice(msgspec.Struct, frozen=True, array_like=True):
     last: bool
 
 
-Opened = Media | VolumeTable | FilesInfo | Indexing
+class MountRow(msgspec.Struct, frozen=True, array_like=True):
+    """What an installed system mounts where.
+
+    ``what`` names the volume: ``uuid:``, ``label:``, ``partuuid:`` or ``partlabel:`` and what it is called by
+    then, ``dev:`` and a path of a device, ``mbr:SIGNATURE:OFFSET`` (hexadecimal, bytes). ``where`` is a path
+    below the system's root, or a drive letter; ``tree`` names one of the file system's trees, empty: its own.
+    """
+
+    what: str
+    where: bytes
+    tree: str = ""
+
+
+class MountTable(msgspec.Struct, frozen=True, kw_only=True, tag="mounts", tag_field="_"):
+    """Where an installed system keeps its volumes; ``drives``: by letters, beside each other."""
+
+    rows: tuple[MountRow, ...]
+    drives: bool = False
+    notes: tuple[str, ...] = ()
+
+
+Opened = Media | VolumeTable | FilesInfo | Indexing | MountTable

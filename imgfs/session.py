@@ -10,8 +10,10 @@ import trio
 
 from imgfs.block.extents import donation
 from imgfs.block.fetch import open_fetcher
+from imgfs.errors import EvidenceError
 from imgfs.opening.members import gather
 from imgfs.opening.resolve import Resolver
+from imgfs.opening.system import SYSTEMS
 from imgfs.settings import Settings
 from imgfs.tree.handles import OpenFile
 from imgfs.tree.nodes import Dir
@@ -59,7 +61,7 @@ class Session:
 
     async def resolve(self) -> None:
         """Open containers and tables of all images; file systems open on first access."""
-        taken: set[bytes] = set()
+        taken = {SYSTEMS.encode()}
         async with trio.open_nursery() as nursery:
             for evidence in self.evidence:
                 name = evidence.path.name.encode("utf-8", "surrogateescape")
@@ -86,7 +88,12 @@ class Session:
         todo: list[Dir] = [self.tree.root]
         while todo:
             folder = todo.pop()
-            await folder.complete()
+            if folder.spec == SYSTEMS:  # which waits for all others
+                continue
+            try:
+                await folder.complete()
+            except EvidenceError:  # recorded; the others are to be opened all the same
+                continue
             todo += [child for child in map(folder.child, folder.names()) if isinstance(child, Dir)]
 
     async def volumes(self) -> AsyncIterator[tuple[str, ByteSource]]:
@@ -165,10 +172,12 @@ async def open_session(paths: Sequence[Path], settings: Settings) -> AsyncIterat
                     background=nursery.start_soon,
                 )
                 resolver = Resolver(tree, supervisor, fetcher, settings.overrule)
+                session = Session(tree, fetcher, supervisor, resolver, evidence)
+                resolver.systems(session.complete, listed=settings.list_system)
                 if settings.enter_nested:
                     tree.enter = resolver.enter
                 try:
-                    yield Session(tree, fetcher, supervisor, resolver, evidence)
+                    yield session
                     nursery.cancel_scope.cancel()
                 finally:
                     resolver.close()

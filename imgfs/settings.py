@@ -17,5 +17,6 @@ class Settings:
     raw_links: bool = False
     enter_nested: bool = True
     list_nested: bool = False
+    list_system: bool = False
     lost_zero: bool = False
     unsafe_no_sandbox: bool = False

@@ -16,6 +16,7 @@ _ROLES = {
     Role.SNAPSHOTS: "snapshots",
     Role.VOLUMES: "volumes",
     Role.FILES: "file system",
+    Role.MOUNTS: "system",
 }
 _TRUTH = {
     "kernel": "kernel",

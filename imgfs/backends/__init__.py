@@ -19,7 +19,18 @@ from imgfs import limits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from imgfs.model import Attr, FilesInfo, Indexing, Layout, Media, Page, Secret, Slice, VolumeTable
+    from imgfs.model import (
+        Attr,
+        FilesInfo,
+        Indexing,
+        Layout,
+        Media,
+        MountTable,
+        Page,
+        Secret,
+        Slice,
+        VolumeTable,
+    )
 
 
 class Role(IntEnum):
@@ -29,6 +40,7 @@ class Role(IntEnum):
     SNAPSHOTS = 1
     VOLUMES = 2
     FILES = 3
+    MOUNTS = 4  # a file of an installed system that says where its volumes belong
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +182,7 @@ class Backend:
     title: str
     role: Role
     rank: int
-    open: Callable[[Reader, Options], Media | VolumeTable | Files | Bytes | Index]
+    open: Callable[[Reader, Options], Media | VolumeTable | Files | Bytes | Index | MountTable]
     signatures: tuple[Signature, ...] = ()
     exclusive: bool = True
     by_name: str = ""  # regular expression on the host file's name: formats without magic

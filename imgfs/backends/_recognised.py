@@ -35,6 +35,15 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A label at a fixed place, up to the first zero. Units: ``at`` and ``length`` bytes."""
+
+    at: int
+    length: int
+    code: str = "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """What one recognised format declares besides its signatures."""
 
@@ -42,6 +51,7 @@ class Row:
     signatures: tuple[Signature, ...]
     needs: str
     version: Version | None
+    label: Label | None
     judge: Judge | None
     suffix: tuple[str, ...]
 
@@ -70,6 +80,7 @@ def row(
     *places: tuple[Signature, ...],
     needs: str = "",
     version: Version | None = None,
+    label: Label | None = None,
     judge: Judge | None = None,
     suffix: tuple[str, ...] = (),
     exclusive: bool = True,
@@ -83,12 +94,13 @@ def row(
         places: its signatures.
         needs: what the analyst can do about it.
         version: where its version lies.
+        label: where its label lies.
         judge: says more about it, or raises NotMine.
         suffix: ends of the host file's name, one must fit; for formats that also occur as plain content.
         exclusive: False when something readable may lie on the same source.
     """
     signatures = tuple(signature for place in places for signature in place)
-    facts = Row(title, signatures, needs or _NEEDS[role], version, judge, suffix)
+    facts = Row(title, signatures, needs or _NEEDS[role], version, label, judge, suffix)
     return Backend(
         name=name,
         title=title,
@@ -112,9 +124,18 @@ def _refuse(facts: Row, reader: Reader, options: Options) -> NoReturn:
         words.append("version " + _version(reader, facts.version))
     if facts.judge is not None and (said := facts.judge(reader)):
         words.append(said)
+    if facts.label is not None and (said := quoted(reader, facts.label)):
+        words.append(said)
     raise NotSupported(f"{' '.join(words)}: imgfs cannot read it yet; {facts.needs}")
 
 
 def _version(reader: Reader, version: Version) -> str:
     raw = reader.read(version.at, struct.calcsize(version.form))
     return ".".join(str(number & version.mask) for number in struct.unpack(version.form, raw))
+
+
+def quoted(reader: Reader, label: Label) -> str:
+    """Return a label in quotes; empty: there is none."""
+    raw = reader.read(label.at, label.length)
+    text = raw.decode(label.code, "backslashreplace").partition("\0")[0].strip()
+    return f'"{text}"' if text else ""

@@ -183,7 +183,10 @@ def _of_plist(raw: bytes, notes: list[str]) -> list[tuple[str, bytes]]:
     found = []
     for match in re.finditer(rb"<data>([A-Za-z0-9+/=\s]+)", raw):
         text = b"".join(match[1].split())
-        table = base64.b64decode(text[: len(text) // 4 * 4])
+        try:
+            table = base64.b64decode(text[: len(text) // 4 * 4])
+        except ValueError:  # an equals sign that the damage put there
+            continue
         if table[:4] == b"mish":
             found.append(("", table))
     return found

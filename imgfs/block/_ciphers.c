@@ -1,7 +1,8 @@
 /* Sectors of ciphertext, many in one call and without the interpreter's lock.
  *
  * The cryptography itself is OpenSSL's. What is here is the loop over sectors, which in Python costs ten times
- * what the decryption does: each sector of 512 bytes has an initial vector of its own.
+ * what the decryption does: each sector of 512 bytes has an initial vector of its own. XTS goes by _xts.c where the
+ * processor has what that needs.
  *
  * Sources: IEEE Std 1619-2007 (XTS), section 5; OpenSSL EVP_EncryptInit(3). The tweak of block j of a sector is
  * that of the sector times x^j in GF(2^128) of x^128 + x^7 + x^2 + x + 1, little-endian. Niels Ferguson, AES-CBC +
@@ -14,6 +15,8 @@
 #include <openssl/evp.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "_xts.h"
 
 static int sectors_of(const Py_buffer *data, Py_ssize_t sector, Py_ssize_t vectors, Py_ssize_t *count) {
     if (sector < 16 || sector % 16 || sector > (1 << 20) || data->len % sector) {
@@ -122,6 +125,8 @@ static int decrypt_xts(const unsigned char *key, Py_ssize_t half, unsigned char 
     uint64_t mask[TILE / 8];
     int length;
     Py_ssize_t size = count * sector;
+    if (xts_wide(key, (size_t)half, vectors, (size_t)count, (size_t)sector, data))
+        return 1;
     EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
     int good = context && EVP_EncryptInit_ex(context, ecb(half), NULL, key + half, NULL)
         && EVP_CIPHER_CTX_set_padding(context, 0)
@@ -185,6 +190,42 @@ PyDoc_STRVAR(aes_xts_doc, "aes_xts(key, vectors, sector, data)\n--\n\n"
 static PyObject *aes_xts(PyObject *self, PyObject *args) {
     (void)self;
     return decrypt(args, 1);
+}
+
+PyDoc_STRVAR(plain_doc, "plain(first, step, count)\n--\n\n"
+    "Return the vectors of ``count`` sectors: their numbers in 8 bytes, little-endian, and 8 of zero.\n\n"
+    "Raises:\n    ValueError: more than 2^26 of them.");
+
+static PyObject *plain(PyObject *self, PyObject *args) {
+    unsigned long long first, step;
+    Py_ssize_t count;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "KKn", &first, &step, &count))
+        return NULL;
+    if (count < 0 || count > 1 << 26) {
+        PyErr_SetString(PyExc_ValueError, "that many sectors are no one's");
+        return NULL;
+    }
+    PyObject *made = PyByteArray_FromStringAndSize(NULL, 16 * count);
+    if (!made)
+        return NULL;
+    unsigned char *to = (unsigned char *)PyByteArray_AsString(made);
+    for (; count; count--, first += step, to += 16) {
+        for (int byte = 0; byte < 8; byte++)
+            to[byte] = (unsigned char)(first >> 8 * byte);
+        memset(to + 8, 0, 8);
+    }
+    return made;
+}
+
+PyDoc_STRVAR(widest_doc, "widest(lanes)\n--\n\n"
+    "Let XTS use registers of at most ``lanes`` blocks, 0: the library only. For tests: the widest is right.");
+
+static PyObject *widest(PyObject *self, PyObject *args) {
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i", &xts_lanes))
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(aes_cbc_doc, "aes_cbc(key, vectors, sector, data)\n--\n\n"
@@ -381,6 +422,8 @@ static PyObject *chained(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"aes_xts", aes_xts, METH_VARARGS, aes_xts_doc},
+    {"plain", plain, METH_VARARGS, plain_doc},
+    {"widest", widest, METH_VARARGS, widest_doc},
     {"aes_cbc", aes_cbc, METH_VARARGS, aes_cbc_doc},
     {"aes_ecb", aes_ecb, METH_VARARGS, aes_ecb_doc},
     {"mask", mask, METH_VARARGS, mask_doc},

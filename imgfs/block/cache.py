@@ -134,6 +134,10 @@ class BlockCache(Generic[U]):
         self._flights.update(dict.fromkeys([unit.key for unit in missing], flight))
         self._nursery.start_soon(self._fly, missing, flight)
 
+    def holds(self, key: int) -> bool:
+        """Say whether the block of a unit is held."""
+        return key in self._blocks
+
     def has(self, unit: U) -> bool:
         """Return whether a unit is held or being decoded."""
         return self.has_key(unit.key)

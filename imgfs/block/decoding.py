@@ -70,6 +70,11 @@ class Decoding:
             block if piece.length == len(block) else memoryview(block)[piece.skip : piece.skip + piece.length]
         )
 
+    def holds(self, piece: Coded) -> bool:
+        """Say whether the block of a piece is held."""
+        unit = piece.unit
+        return self.strips.holds(unit.key) if type(unit) is Strip else self.units.holds(unit.key)
+
     def chosen(self, pieces: Iterable[Piece]) -> list[Piece]:
         """Put units in place of strips that are neither held, nor under way, nor worth decoding whole."""
         chosen: list[Piece] = []
@@ -95,10 +100,13 @@ class Decoding:
         """Start to decode what pieces need; never waits, never raises. Returns what is to be announced."""
         units: dict[int, Unit] = {}
         strips: dict[int, Strip] = {}
+        near: list[Stored] = []
         for piece in pieces:
             if not isinstance(piece, Coded):
                 continue
-            if not isinstance(piece.unit, Strip):
+            if stored := quick(piece):  # decrypted when it is asked for, if only its ciphertext is there
+                near.append(stored)
+            elif not isinstance(piece.unit, Strip):
                 units[piece.unit.key] = piece.unit
             elif not self.strips.has(piece.unit):
                 if self._worth.ahead(piece.unit, piece.length):
@@ -113,8 +121,8 @@ class Decoding:
         for group in groups:
             self.units.prefetch(group)
         places = [place for group in groups if (place := span(group)) is not None]
-        stored = [Stored(place.file, place.start, place.stop - place.start) for place in places]
-        return stored + [strip.stored for strip in strips.values()]
+        near += [Stored(place.file, place.start, place.stop - place.start) for place in places]
+        return near + [strip.stored for strip in strips.values()]
 
     async def one(self, unit: Unit) -> Block:
         """Return one block, decoded on the loop if it is small and its bytes are at hand."""
@@ -255,6 +263,15 @@ class Decoding:
                 self.decoded_units += 1
                 self.decoded_bytes += len(outcome)
         return outcomes
+
+
+def quick(piece: Coded) -> Stored | None:
+    """Return where ciphertext is stored that is decrypted on the loop: less is lost than by a trip."""
+    unit = piece.unit
+    source = unit.source
+    if type(source) is not CipherMap or isinstance(unit, ForeignUnit):
+        return None
+    return source.quick(unit)
 
 
 def narrowed(piece: Coded) -> list[Coded]:

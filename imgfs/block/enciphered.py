@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from imgfs.model import Enciphered
 
 _UNIT: Final = 64 * limits.KIB
+MARGIN: Final = 2 * _UNIT  # sectors are no larger than a unit
 
 
 class CipherMap(UnitMap):
     """A ByteSource over ciphertext in one lower source; see ``model.Enciphered``."""
 
-    __slots__ = ("claim", "lower")
+    __slots__ = ("_quick", "claim", "lower")
 
     def __init__(self, claim: Enciphered, lower: ByteSource, spec: str) -> None:
         """Take over a checked claim; see ``checked``."""
         super().__init__(claim.size, _UNIT, claim.codec, spec)
         self.claim = claim
         self.lower = lower
+        self._quick = ciphers.quick(claim.codec)
 
     @classmethod
     def checked(cls, claim: Enciphered, lowers: Sequence[ByteSource], spec: str) -> Self:
@@ -74,6 +76,34 @@ class CipherMap(UnitMap):
         except ValueError as why:
             return BadUnit(str(why), spec=self.spec, start=index * _UNIT)
         return data
+
+    def at_once(self, piece: Coded, stored: Stored, room: memoryview) -> memoryview:
+        """Return the plaintext of part of what is ``stored``, in ``room``, if the page cache has it.
+
+        ``room`` is ``MARGIN`` bytes longer than the piece, or more: whole sectors are decrypted.
+
+        Raises:
+            NotCached: some of it would have to be waited for.
+            MediaChanged: the host file changed.
+        """
+        claim = self.claim
+        begin = piece.skip - piece.skip % claim.sector
+        end = piece.skip + piece.length
+        data = room[: end + -end % claim.sector - begin]
+        stored.file.check()
+        stored.file.read_into_nowait(stored.offset + begin, data)
+        number = (piece.unit.index * _UNIT + begin) // claim.sector
+        ciphers.decrypt(claim.codec, claim.sector, claim.first + number * claim.step, claim.step, data)
+        return data[piece.skip - begin : end - begin]
+
+    def quick(self, unit: StoredUnit | Strip) -> Stored | None:
+        """Return where a unit is stored if decrypting it takes less than another thread's help would."""
+        if not self._quick:
+            return None
+        if isinstance(unit, Strip):
+            return unit.stored
+        stored = unit.pieces[0]
+        return stored if len(unit.pieces) == 1 and isinstance(stored, Stored) else None
 
     def units(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from imgfs import limits
-from imgfs.block.decoding import Decoding, cut
+from imgfs.block.decoding import Decoding, cut, quick
+from imgfs.block.enciphered import MARGIN, CipherMap
 from imgfs.block.handover import Handover
 from imgfs.block.hostfile import NotCached
 from imgfs.block.pieces import Bytes, Coded, Lost, Stored, Strip, Zeros
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from imgfs.block.handover import Decoders
     from imgfs.block.pieces import ByteSource, Piece
 
-_SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB  # the largest request of the kernel
+_SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB + MARGIN  # the largest request of the kernel
 
 
 class Fetcher:
@@ -90,10 +91,10 @@ class Fetcher:
                 self._stored += piece.length
                 return data
             if type(piece) is Coded:
-                held = self._decoding.held(piece)
+                held = self._at_hand(piece)
                 self._nowait += 1
                 return held
-        coded = [piece for piece in pieces if type(piece) is Coded]
+        coded = [piece for piece in pieces if type(piece) is Coded and quick(piece) is None]
         if len(coded) == len(pieces) > 0:  # a read of an E01 across strips: joined, each byte copied once
             whole = b"".join([self._decoding.held(piece) for piece in coded])
             self._nowait += 1
@@ -168,6 +169,25 @@ class Fetcher:
         self._decoding.units.debug_check()
         self._decoding.strips.debug_check()
 
+    def _at_hand(self, piece: Coded) -> Buffer:
+        """Return the bytes of a piece that are held, or decrypted at once; valid until the next call.
+
+        Raises:
+            trio.WouldBlock: they are in no cache.
+            MediaChanged: a host file changed.
+        """
+        source = piece.unit.source
+        if type(source) is not CipherMap or self._decoding.holds(piece) or (stored := quick(piece)) is None:
+            return self._decoding.held(piece)
+        needed = piece.length + MARGIN
+        room = self._scratch if needed <= len(self._scratch) else memoryview(bytearray(needed))
+        try:
+            data = source.at_once(piece, stored, room)
+        except NotCached:
+            raise trio.WouldBlock from None
+        self._stored += piece.length
+        return data
+
     async def _bring(self, pieces: Sequence[Piece], *, lost_zero: bool) -> bytearray:
         """Return the bytes of pieces, all that is missing at once."""
         out = bytearray(sum([piece.length for piece in pieces]))
@@ -206,7 +226,7 @@ class Fetcher:
                         missing.append((piece, at))
                 case Coded():
                     try:
-                        out[at:until] = self._decoding.held(piece)
+                        out[at:until] = self._at_hand(piece)
                     except trio.WouldBlock:
                         missing.append((piece, at))
                 case Bytes(data, offset, length):

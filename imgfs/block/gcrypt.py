@@ -83,7 +83,7 @@ def _cipher(name: str, key: bytes, mode: int) -> Iterator[tuple[ctypes.CDLL, cty
         library.gcry_cipher_close(handle)
 
 
-def ecb(name: str, key: bytes, data: bytes | bytearray, *, decrypt: bool) -> bytearray:
+def ecb(name: str, key: bytes, data: bytes | bytearray | memoryview, *, decrypt: bool) -> bytearray:
     """Return blocks decrypted or encrypted, one by one.
 
     Raises:
@@ -101,7 +101,7 @@ def ecb(name: str, key: bytes, data: bytes | bytearray, *, decrypt: bool) -> byt
     return out
 
 
-def cbc(name: str, key: bytes, vectors: bytes | bytearray, sector: int, data: bytearray) -> None:
+def cbc(name: str, key: bytes, vectors: bytes | bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Decrypt sectors in place, each a chain that starts from its 16 bytes of ``vectors``.
 
     Raises:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from array import array
+from sys import byteorder
 from typing import Final
 
 try:
@@ -21,7 +23,18 @@ except ImportError:  # no compiler when imgfs was installed: slower, same result
 FAST: Final = _fast is not None
 
 
-def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
+def plain(first: int, step: int, count: int) -> bytearray:
+    """Return the vectors of sectors: their numbers, below 2^64, in 16 bytes each, little-endian."""
+    if _fast is not None:
+        return _fast.plain(first, step, count)
+    words = array("Q", bytes(16 * count))
+    words[::2] = array("Q", range(first, first + count * step, step))
+    if byteorder == "big":
+        words.byteswap()
+    return bytearray(words.tobytes())
+
+
+def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Decrypt sectors in place; ``vectors`` holds 16 bytes for each and is used up."""
     if _fast is not None:
         _fast.aes_xts(key, vectors, sector, data)
@@ -29,7 +42,7 @@ def aes_xts(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> Non
     _slowly(modes.XTS, key, vectors, sector, data)
 
 
-def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> None:
+def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Decrypt sectors in place, each a chain that starts from its 16 bytes of ``vectors``."""
     if _fast is not None:
         _fast.aes_cbc(key, vectors, sector, data)
@@ -38,7 +51,11 @@ def aes_cbc(key: bytes, vectors: bytearray, sector: int, data: bytearray) -> Non
 
 
 def _slowly(
-    mode: type[modes.XTS | modes.CBC], key: bytes, vectors: bytearray, sector: int, data: bytearray
+    mode: type[modes.XTS | modes.CBC],
+    key: bytes,
+    vectors: bytearray,
+    sector: int,
+    data: bytearray | memoryview,
 ) -> None:
     for number, at in enumerate(range(0, len(data), sector)):
         vector = bytes(vectors[16 * number : 16 * number + 16])
@@ -46,7 +63,7 @@ def _slowly(
         data[at : at + sector] = plain
 
 
-def aes_ecb(key: bytes, data: bytearray) -> None:
+def aes_ecb(key: bytes, data: bytearray | memoryview) -> None:
     """Decrypt blocks in place, one by one."""
     if _fast is not None:
         _fast.aes_ecb(key, data, False)
@@ -77,7 +94,7 @@ def hmac_sha1(key: bytes, first: int, step: int, count: int) -> bytearray:
     return vectors
 
 
-def mask(tweaks: bytes | bytearray, sector: int, data: bytearray) -> None:
+def mask(tweaks: bytes | bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Add the tweaks of XTS to sectors in place; ``tweaks`` holds 16 bytes for each sector."""
     if _fast is not None:
         _fast.mask(tweaks, sector, data)
@@ -93,7 +110,7 @@ def mask(tweaks: bytes | bytearray, sector: int, data: bytearray) -> None:
         data[at : at + sector] = block.to_bytes(sector, "little")
 
 
-def elephant(keys: bytes | bytearray, sector: int, data: bytearray) -> None:
+def elephant(keys: bytes | bytearray, sector: int, data: bytearray | memoryview) -> None:
     """Undo BitLocker's diffuser in place; ``keys`` holds 32 bytes for each sector.
 
     Source: Niels Ferguson, AES-CBC + Elephant diffuser, 2006, section 4: B, then A, then the sector key.

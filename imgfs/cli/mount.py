@@ -31,6 +31,7 @@ Words of -o (comma separated):
   fsname=NAME           source shown in the mount table
   uid=N, gid=N          owner of the folders imgfs makes itself
   nested=enter|list|off images inside images: NAME@ can be entered, is listed too, or neither
+  system=enter|list     system/, where installed systems are put together: by name, or listed too
   symlinks=confine|raw  targets stay inside their file system, or are shown as stored
   lost=error|zero       what reading a range gives that the image cannot supply
   tz=ZONE, codepage=CP  for FAT: zone of its times, code page of its names
@@ -63,6 +64,7 @@ def mount(
         raw_links=said.symlinks == "raw",
         list_nested=said.nested == "list",
         enter_nested=said.nested != "off",
+        list_system=said.system == "list",
         lost_zero=said.lost == "zero",
         unsafe_no_sandbox=unsafe,
     )

@@ -194,6 +194,7 @@ class MountWords:
     uid: int = -1
     gid: int = -1
     nested: str = "enter"
+    system: str = "enter"
     symlinks: str = "confine"
     lost: str = "error"
     log: str = ""
@@ -202,6 +203,7 @@ class MountWords:
 
 _CHOICES: Final = {
     "nested": ("enter", "list", "off"),
+    "system": ("enter", "list"),
     "symlinks": ("confine", "raw"),
     "lost": ("error", "zero"),
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from imgfs.model import FilesInfo, Media, Volume, VolumeTable
 
-LayerKind = Literal["container", "table", "volume", "files"]
+LayerKind = Literal["container", "table", "volume", "files", "system"]
 State = Literal["open", "locked", "unsupported", "damaged", "incomplete", "pending"]
 
 

@@ -10,7 +10,7 @@ from imgfs.backends import Role, discover
 from imgfs.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from imgfs.backends import Backend, Signature
     from imgfs.block.fetch import Fetcher
@@ -20,14 +20,15 @@ _PAGE: Final = 4096  # a window that cannot be read whole is read in pages: lost
 
 
 class Window:
-    """Head and tail of a source, as far as the image supplies them."""
+    """Head and tail of a source and what lies at ``limits.FAR``, as far as the image supplies them."""
 
-    __slots__ = ("_head", "_size", "_tail")
+    __slots__ = ("_far", "_head", "_size", "_tail")
 
-    def __init__(self, size: int, head: bytes, tail: bytes) -> None:
+    def __init__(self, size: int, head: bytes, tail: bytes, far: Mapping[int, bytes] | None = None) -> None:
         self._size = size
         self._head = head
         self._tail = tail
+        self._far = far or {}
 
     def holds(self, signature: Signature) -> bool:
         """Compare one signature."""
@@ -37,17 +38,21 @@ class Window:
             return False
         if at + len(signature.magic) <= len(self._head):
             return self._head.startswith(signature.magic, at)
+        if at in self._far:
+            return self._far[at].startswith(signature.magic)
         at -= self._size - len(self._tail)
         return at >= 0 and self._tail.startswith(signature.magic, at)
 
 
 async def look(fetcher: Fetcher, source: ByteSource) -> Window:
-    """Read the ranges signatures may lie in: ``limits.WINDOW`` and ``WINDOW_TAIL`` bytes at the ends."""
+    """Read what signatures may lie in: ``limits.WINDOW``, ``WINDOW_TAIL`` at the ends, ``limits.FAR``."""
     head_stop = min(limits.WINDOW, source.size)
     tail_start = max(head_stop, source.size - limits.WINDOW_TAIL)
     head = await _readable(fetcher, source, 0, head_stop)
     tail = await _readable(fetcher, source, tail_start, source.size)
-    return Window(source.size, head, tail)
+    places = [at for at in limits.FAR if head_stop <= at < tail_start]
+    far = {at: await _readable(fetcher, source, at, min(at + limits.FAR_BYTES, source.size)) for at in places}
+    return Window(source.size, head, tail, far)
 
 
 async def _readable(fetcher: Fetcher, source: ByteSource, start: int, stop: int) -> bytes:

@@ -24,12 +24,13 @@ from imgfs.opening.indexes import Indexes
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import IN_VOLUME, Place
 from imgfs.opening.probe import candidates, look
+from imgfs.opening.system import SYSTEMS, Systems
 from imgfs.opening.volumes import Volumes
 from imgfs.opening.waiting import Waiting
 from imgfs.tree import names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from imgfs.block.fetch import Fetcher
     from imgfs.block.pieces import ByteSource
@@ -77,6 +78,12 @@ class Resolver:
         self._one = trio.Lock()
         self.replaced: list[tuple[Ino, bytes]] = []  # directory and name of what became something else
         self._held: list[trio.Event] = []  # disks that are whole when sets are
+
+    def systems(self, complete: Callable[[], Awaitable[None]], *, listed: bool) -> None:
+        """Make the directory of installed systems; ``complete`` opens all that there is."""
+        folder = self._tree.directory(spec=SYSTEMS)
+        folder.fill_with(partial(Systems(self._tree, self._attempts, complete).fill, folder))
+        self._tree.root.add(SYSTEMS.encode(), folder, listed=listed)
 
     @property
     def layers(self) -> Layers:

@@ -33,7 +33,7 @@ _XATTRS_KEPT = 64  # a getxattr follows its listxattr: the last few files suffic
 class FileSystem:
     """One opened file system: its worker's client, the bytes below it, and where it hangs."""
 
-    __slots__ = ("_walk", "client", "damaged", "id", "source", "spec", "tree", "xattrs")
+    __slots__ = ("_walk", "client", "damaged", "id", "mounts", "source", "spec", "tree", "xattrs")
 
     def __init__(self, tree: Tree, number: int, client: FilesClient, source: ByteSource, spec: Spec) -> None:
         self.tree = tree
@@ -42,6 +42,8 @@ class FileSystem:
         self.source = source
         self.spec = spec
         self._walk = Walk()
+        # by tree and number of a directory: what an installed system has mounted there
+        self.mounts: dict[tuple[int, int], tuple[FsNode, Attr]] = {}
         self.damaged: dict[str, str] = {}  # listings that are not whole, by tree and number
         self.xattrs: OrderedDict[tuple[int, int, int, int], dict[bytes, bytes]] = OrderedDict()
 
@@ -160,6 +162,11 @@ class FsNode:
             attr = entry.attr
             if not self.address.tree and not entry.stream and attr.kind is Kind.REG and 0 < attr.inum <= LOW:
                 return Child(name, Ino(self.fs.id << SHIFT | attr.inum), attr)  # nearly all of them
+            if self.fs.mounts and attr.kind is Kind.DIR:
+                here = self.fs.tree.place(self, entry)
+                if (mounted := self.fs.mounts.get((self.address.tree, attr.inum))) is not None:
+                    attr = mounted[1]
+                return Child(name, here.ino, attr)
             return Child(name, self.fs.tree.number(self, entry), attr)
         if listing.complete:
             return self.fs.tree.nested_row(self, index - len(listing.rows))

@@ -77,10 +77,14 @@ class Dir:
         self._fill: Callable[[], Awaitable[None]] | None = None
         self._filling: trio.Event | None = None
 
-    def add(self, name: bytes, node: Node, attr: Attr | None = None) -> None:
-        """Put a child in. ``attr`` is kept for rows; None asks the node when it is a Dir, Raw or Blob."""
+    def add(self, name: bytes, node: Node, attr: Attr | None = None, *, listed: bool = True) -> None:
+        """Put a child in. ``attr`` is kept for rows; None asks the node when it is a Dir, Raw or Blob.
+
+        ``listed`` False: it is there for who asks for it by name.
+        """
         self._children[name] = (node, attr)
-        self._order.append(name)
+        if listed:
+            self._order.append(name)
 
     def put(self, name: bytes, node: Node, attr: Attr | None = None) -> None:
         """Put a child in, or in the place of the one of that name."""

@@ -159,7 +159,11 @@ class Tree:
         return ino
 
     def place(self, parent: FsNode, entry: Entry) -> FsNode:
-        """Return the node of an entry as it stands in ``parent``."""
+        """Return the node of an entry as it stands in ``parent``, or what is mounted there."""
+        mounts = parent.fs.mounts
+        if mounts and (mounted := mounts.get((parent.address.tree, entry.attr.inum))) is not None:
+            self._parents[mounted[0].ino] = parent.ino
+            return mounted[0]
         ino = self.number(parent, entry)
         if ino & ALIAS:
             address = self._aliases.address(ino)

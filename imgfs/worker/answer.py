@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 from imgfs import limits
 from imgfs.backends import Options
 from imgfs.errors import ImgfsError, Malformed, NeedMembers, NotFound, NotMine, WorkerError
-from imgfs.model import FilesInfo, Indexing, Media, VolumeTable
+from imgfs.model import FilesInfo, Indexing, Media, MountTable, VolumeTable
 from imgfs.worker import wire
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _open(
     )
     table = _Table(reader)
     result = backend.open(table, options)
-    if isinstance(result, (Media, VolumeTable)):
+    if isinstance(result, (Media, VolumeTable, MountTable)):
         return wire.encode(wire.OpenReply(opened=result, table=table.length, sandbox=report))
     held.append(result)
     indexing = getattr(result, "indexing", None)

@@ -28,6 +28,7 @@ from imgfs.model import (
     Inline,
     Linear,
     Media,
+    MountTable,
     Packed,
     Ragged,
     Striped,
@@ -304,6 +305,10 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
             if not 0 < indexing.total < INT64 or not 0 < indexing.parts <= limits.MAX_PARTS:
                 raise WorkerLied(f"an index of {indexing.total} bytes in {indexing.parts} parts")
             _check_texts(indexing.why)
+        case MountTable() as mounts:
+            if len(mounts.rows) > limits.MAX_MOUNTS or any(len(r.where) > NAME_MAX for r in mounts.rows):
+                raise WorkerLied(f"{len(mounts.rows)} mounts")
+            _check_texts(*mounts.notes, *(word for row in mounts.rows for word in (row.what, row.tree)))
 
 
 def _check_media(media: Media, tickets: Sequence[int], table: int) -> None:

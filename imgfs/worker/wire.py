@@ -19,6 +19,7 @@ from imgfs.model import (
     Indexing,
     Layout,
     Media,
+    MountTable,
     Page,
     Secret,
     Slice,
@@ -174,7 +175,7 @@ class OpenReply(msgspec.Struct, frozen=True, kw_only=True):
     the self-test: what a worker says of itself, shown and not relied on.
     """
 
-    opened: Media | VolumeTable | FilesInfo | Indexing
+    opened: Media | VolumeTable | FilesInfo | Indexing | MountTable
     table: int = -1
     foreign: bool = False
     sandbox: dict[str, str] = {}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import lzma
+import os
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -275,3 +277,56 @@ def test_times_beyond_the_scale_are_not_invented(edited) -> None:
     assert attr.m_ns is None
     assert "2262" in attr.damaged
     assert (attr.a_ns or 0) > (1 << 32) * 10**9
+
+
+@pytest.mark.parametrize("block", [1024, 4096])
+@pytest.mark.parametrize(
+    ("options", "journal"),
+    [((), ""), (("-O", "^64bit"), ""), (("-O", "^metadata_csum"), "-c"), (("-O", "fast_commit"), "")],
+)
+def test_what_the_journal_holds_is_counted_as_debugfs_finds_it(
+    tmp_path: Path, block: int, options: tuple[str, ...], journal: str
+) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    run("mkfs.ext4", "-q", "-b", block, *options, image)
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(2 * block))
+    one = tmp_path / "one"
+    one.write_bytes(os.urandom(block))
+    words = f"jo {journal}\njw -b 5000,5001 {data}\njc\njo\njw -b 5002 {one}\njw -b 5003 -r 5000 {one}\njc\n"
+    (tmp_path / "commands").write_text(words)
+    run("debugfs", "-w", "-f", tmp_path / "commands", image)
+    found = run("debugfs", "-R", "logdump -S", image)
+    commits = found.count("(commit block)")
+    assert commits >= 2
+    blocks, last = 0, 0
+    for kind, at in re.findall(r"type \d \(([a-z ]+)\) at block (\d+)", found):
+        if last:
+            blocks += int(at) - last - 1
+        last = int(at) if kind == "descriptor block" else 0
+    notes = open_files("ext", FileReader(image)).info.notes
+    assert (
+        f"journal: it holds {commits} committed transactions (1 to {commits}) with {blocks} blocks" in notes
+    )
+
+
+def test_a_transaction_that_was_not_committed_is_told_apart(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    run("mkfs.ext4", "-q", "-b", 4096, image)
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(3 * 4096))
+    (tmp_path / "commands").write_text(f"jo\njw -b 5000,5001,5002 {data}\njc\n")
+    run("debugfs", "-w", "-f", tmp_path / "commands", image)
+    stored = bytearray(image.read_bytes())
+    commit = stored.index(bytes.fromhex("c03b39980000000200000001"))
+    stored[commit : commit + 4096] = bytes(4096)
+    image.write_bytes(stored)
+    notes = open_files("ext", FileReader(image)).info.notes
+    assert (
+        "journal: it holds 0 committed transactions with 0 blocks, and 3 of one that was not committed"
+        in notes
+    )

@@ -252,6 +252,14 @@ def test_the_contract_of_containers_holds_on_damaged_images(options, packed, raw
 
 
 @pytest.mark.parametrize("packed", [False, True])
+def test_the_contract_of_containers_holds_on_damaged_images_of_the_first_version(packed, tmp_path) -> None:
+    small = tmp_path / "small.raw"
+    small.write_bytes(media_bytes(700 * 512, seed=4))
+    image = convert(small, tmp_path / "image.qcow", kind="qcow", packed=packed)
+    check_media("qcow", {"image.qcow": image.read_bytes()}, small.read_bytes(), seeds=200)
+
+
+@pytest.mark.parametrize("packed", [False, True])
 def test_more_than_a_message_holds_travels_in_the_memory_file(packed, raw, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(limits, "TABLE_INLINE", 100)
     image = convert(raw, tmp_path / "image.qcow2", options="cluster_size=4k", packed=packed)

@@ -6,7 +6,10 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import random
+import struct
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,9 +41,10 @@ _FILES = {
     "ddf_raid_member": "ddf",
     "xfs_external_log": "xfslog",
     "vxfs": "vxfsbe",
+    "VMFS": "vmfs",
 }
 # What blkid or a file says and nothing at a fixed place near the ends of the media does.
-_UNSEEN = {"yaffs2", "VMFS", "jbd"}
+_UNSEEN = {"yaffs2", "jbd"}
 _LOGICAL = {"SecurityRonin_4n6mount/aff4-logical.aff4", "aff4_pyaff4/dream.aff4"}  # files, no disk
 _BRIDGES = (
     "util-linux_blkid_fs/udf.img.xz",
@@ -61,7 +65,10 @@ def first(data: bytes, roles: tuple[Role, ...], name: str) -> tuple[str, object]
     """Return the first back-end that is not mistaken, and what it says."""
     reader = MemoryReader(data, name=name)
     head = min(limits.WINDOW, len(data))
-    window = Window(len(data), data[:head], data[max(head, len(data) - limits.WINDOW) :])
+    far = {
+        at: data[at : at + limits.FAR_BYTES] for at in limits.FAR if head <= at < len(data) - limits.WINDOW
+    }
+    window = Window(len(data), data[:head], data[max(head, len(data) - limits.WINDOW) :], far)
     for backend in candidates(window, roles, name=name):
         try:
             return backend.name, backend.open(reader, Options())
@@ -138,3 +145,61 @@ def test_a_table_wins_over_leftovers_behind_it() -> None:
     image = bytearray(gpt(128, used=2, length=64)[0])
     image[4086:4096] = b"SWAPSPACE2"
     assert first(bytes(image), (Role.VOLUMES, Role.FILES), "")[0] == "gpt"
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "command"),
+    [
+        ("f2fs", 64 * MIB, ("mkfs.f2fs", "-q", "-l", "a label")),
+        ("jfs", 32 * MIB, ("mkfs.jfs", "-q", "-L", "a label")),
+        ("reiserfs", 64 * MIB, ("mkfs.reiserfs", "-q", "-f", "-f", "-l", "a label")),
+        ("nilfs2", 160 * MIB, ("mkfs.nilfs2", "-q", "-L", "a label")),
+        ("swap", MIB, ("mkswap", "-q", "-L", "a label")),
+    ],
+)
+def test_a_file_system_that_is_not_read_is_said_with_version_and_label(
+    name: str, size: int, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As its own tool wrote them, and as blkid reads them."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(size)
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    subprocess.run([*command, str(image)], check=True, capture_output=True, env=os.environ | {"PATH": path})
+    said = subprocess.run(
+        ["blkid", "-p", "-o", "export", str(image)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path},
+    ).stdout
+    facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    got, why = first(image.read_bytes(), (Role.VOLUMES, Role.FILES), "")
+    assert got == name
+    assert f'"{facts["LABEL"]}"'.replace("\\", "") in str(why)
+    version = {"JR": "3.6"}.get(facts.get("VERSION", ""), facts.get("VERSION", ""))
+    assert f"version {version}" in str(why)
+
+
+def test_a_pool_and_a_datastore_are_said_by_name() -> None:
+    """Composed as their specifications have them: nothing free makes a VMFS, and ZFS has no tool here."""
+
+    def pair(key: str, kind: int, value: bytes) -> bytes:
+        name = key.encode()
+        body = struct.pack(">I", len(name)) + name.ljust(-(-len(name) // 4) * 4, b"\0")
+        body += struct.pack(">II", kind, 1) + value
+        return struct.pack(">II", len(body) + 8, 0) + body
+
+    listed = b"\1\1\0\0\0\0\0\0\0\0\0\1" + pair("version", 8, struct.pack(">Q", 5000))
+    listed += pair("name", 9, struct.pack(">I", 4) + b"tank")
+    pool = bytes(16384) + listed + bytes(4096)
+    assert str(first(pool, (Role.FILES,), "")[1]).startswith('ZFS version 5000 "tank": ')
+    info = struct.pack("<IIB", 0x2FABF15E, 14, 81).ljust(0x1D, b"\0") + b"datastore1\0"
+    alone = bytes(2 * MIB) + info.ljust(4096, b"\0")
+    member = bytes(MIB) + struct.pack("<II", 0xC001D00D, 5).ljust(17 * MIB, b"\0") + info.ljust(4096, b"\0")
+    assert str(first(alone, (Role.FILES,), "")[1]).startswith("VMFS volume version 14, version 81 ")
+    assert '"datastore1"' in str(first(member, (Role.FILES,), "")[1])
+    assert first(member, (Role.FILES,), "")[0] == "vmfslvm"

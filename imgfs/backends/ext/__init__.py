@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from imgfs.backends import Backend, Role, Signature
 from imgfs.backends._deleted import SHIFT
+from imgfs.backends.ext import journal
 from imgfs.backends.ext.deleted import ROOT
 from imgfs.backends.ext.files import ExtFiles
 from imgfs.backends.ext.inode import read_inode
-from imgfs.backends.ext.superblock import AT, MAGIC, Superblock, copies, read_superblock
+from imgfs.backends.ext.superblock import AT, MAGIC, RECOVER, Superblock, copies, read_superblock
 from imgfs.backends.ext.tables import Tables
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.model import FilesInfo, Kind, TreeInfo
@@ -39,6 +40,8 @@ def open_ext(reader: Reader, options: Options) -> Files:
         raise Malformed("ext: there is no root directory at inode 2")
     superblock = tables.superblock
     notes = superblock.notes
+    if superblock.incompat & RECOVER and superblock.journal_inode:
+        notes += (f"journal: {journal.said(tables)}",)
     if reader.size < superblock.size:
         notes += (f"the volume has {reader.size} bytes, the file system {superblock.size}",)
     info = FilesInfo(
@@ -68,6 +71,9 @@ BACKEND = Backend(
     rank=25,  # before fat and hfs, whose marks are weaker, behind ntfs and exfat
     signatures=(Signature(AT + 56, MAGIC),),
     open=open_ext,
-    supports="inline data, extended attributes, deleted files, orphans; not: fscrypt content, journal",
+    supports=(
+        "inline data, extended attributes, deleted files, orphans; unreplayed transactions counted;"
+        " not: fscrypt content"
+    ),
     truth=("kernel", "tsk", "corpus"),
 )
