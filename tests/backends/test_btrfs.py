@@ -331,3 +331,19 @@ def test_a_device_that_was_away_is_not_believed(tmp_path: Path) -> None:
         assert any("left out" in note for note in files.info.notes)
     files, reader = opened(images[1:])  # the older state, for who has no other
     assert walked(files, reader)[b"file"] == noise(500_000, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_what_the_worker_decodes_is_read_through_a_mount(tmp_path: Path) -> None:
+    images = make([tmp_path / "one.img"])
+    truth = {}
+    for method in ("zlib", "zstd", "lzo"):
+        with attached(images, tmp_path / "mnt", f"compress-force={method}") as where:
+            for name, length in (("inline", 1200), ("long", 700_001)):
+                truth[f"{name}-{method}"] = (method.encode() * length)[:length]
+                (where / f"{name}-{method}").write_bytes(truth[f"{name}-{method}"])
+    (place := tmp_path / "mount").mkdir()
+    with mounted(images[0], at=place) as at:
+        for name, data in truth.items():
+            assert (at / "one.img" / "00-btrfs" / "root" / name).read_bytes() == data

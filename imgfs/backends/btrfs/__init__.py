@@ -232,6 +232,7 @@ BACKEND = Backend(
     signatures=(Signature(AT + 64, MAGIC),),
     open=open_btrfs,
     sets=True,
+    imports=("zstandard",),  # for inline content, which the worker decodes
     supports="subvolumes, all profiles, several devices, compression, checksums; not: log, fscrypt",
     truth=("kernel", "corpus"),
 )
