@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs.block.expert import ewf, ewf2
 from imgfs.block.galois import galois
 from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
+from imgfs.block.lzma1 import lzma_unit
 from imgfs.block.pieces import Block
 from imgfs.block.restarting import bzip2_block, deflate_window, lz4_blocks
 from imgfs.block.shaping import repeat, sectors
@@ -32,6 +33,7 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "bzip2": bzip2,
     "xz": xz,
     "xz-block": xz_block,
+    "lzma": lzma_unit,
     "gzip": gzip_member,
     "deflate-window": deflate_window,
     "bzip2-block": bzip2_block,

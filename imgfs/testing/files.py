@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 from array import array
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,13 @@ from imgfs.block.build import build
 from imgfs.block.memory import Memory
 from imgfs.errors import EvidenceError, ImgfsError, NeedKey, NeedMembers, NotFound, NotMine
 from imgfs.limits import MAX_NAME, READ_MAX
-from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear, Packed
+from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear, Packed, Ragged
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.media import pieces
 from imgfs.worker.checks import check_layouts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from imgfs.backends import Files, Reader
     from imgfs.model import Layout
@@ -100,8 +101,9 @@ def content(
     """
     layouts = layouts or files.layout(tree, entry.attr.inum, entry.stream)
     layout = layouts[-1]
-    if len(layouts) > 1 or isinstance(layout, Packed):
-        return _built(layouts, reader)
+    if len(layouts) > 1 or isinstance(layout, Packed | Ragged):
+        read = partial(files.read, tree, entry.attr.inum, entry.stream)
+        return _built(layouts, reader, read)
     check_layout(layout, reader.size)
     if isinstance(layout, Inline):
         return layout.data
@@ -127,11 +129,21 @@ def content(
     return bytes(data)
 
 
-def _built(layouts: tuple[Layout, ...], reader: Reader) -> bytes:
+@lru_cache(maxsize=1)
+def _memory(reader: Reader) -> Memory:
+    """Return all bytes of a source, once for all files of it."""
+    return Memory(reader.read(0, reader.size))
+
+
+def _built(layouts: tuple[Layout, ...], reader: Reader, read: Callable[[int, int], bytes]) -> bytes:
     """Return the bytes of a stream in units, through the block layer. Raises OSError as ``content``."""
     check_layouts(layouts, (reader.size,))
+
+    async def foreign(offset: int, length: int) -> bytes:
+        return read(offset, length)
+
     try:
-        source = build(layouts, (Memory(reader.read(0, reader.size)),), "")
+        source = build(layouts, (_memory(reader),), "", foreign=foreign)  # type: ignore[arg-type]
         return b"".join(pieces(source.plan(0, source.size)))
     except EvidenceError as why:
         raise OSError(str(why)) from why
