@@ -89,7 +89,6 @@ RECOGNISED: tuple[Backend, ...] = (
     _plain("xfslog", "XFS external log", 0, b"\xfe\xed\xba\xbe"),
     _plain("btrfs", "btrfs", 65600, b"_BHRfS_M"),
     _plain("apfs", "APFS", 32, b"NXSB"),
-    _plain("erofs", "EROFS", 1024, b"\xe2\xe1\xf5\xe0"),
     _plain("f2fs", "F2FS", 1024, b"\x10\x20\xf5\xf2", version=Version(1028, "<HH")),
     _plain("bcachefs", "bcachefs", 4120, bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef")),
     row(

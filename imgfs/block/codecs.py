@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from imgfs.block.clusters import clusters
 from imgfs.block.expert import ewf, ewf2
 from imgfs.block.galois import galois
 from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
@@ -34,6 +35,7 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "xz": xz,
     "xz-block": xz_block,
     "lzma": lzma_unit,
+    "clusters": clusters,
     "gzip": gzip_member,
     "deflate-window": deflate_window,
     "bzip2-block": bzip2_block,
