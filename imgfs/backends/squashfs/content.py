@@ -92,6 +92,10 @@ class Contents:
         rows.append((full, inode.size - full, inode.offset))
         return *layouts, Linear.of(inode.size, rows, range(1, len(layouts) + 1))
 
+    def fragment(self, number: int) -> Fragment:
+        """Return a fragment; raises as ``Fragments.get``."""
+        return self._fragments.get(number)
+
     def read(self, inode: Inode, offset: int, length: int) -> bytes:
         """Return bytes of a file that only a worker can decode.
 

@@ -70,6 +70,17 @@ class SquashFiles:
             notes=tuple(notes),
         )
 
+    def sample(self, superblock: Superblock) -> None:
+        """Decode one of everything: what opened so far may have been stored verbatim.
+
+        Raises:
+            EvidenceError: something does not decode.
+        """
+        for place in (superblock.inode_table, superblock.directory_table):
+            self._metadata.block(place)
+        if superblock.fragments:
+            self._contents.fragment(0)
+
     def list(self, tree: int, inum: int, cursor: int, limit: int) -> Page:
         """Return a page of a directory."""
         self._only(tree)
@@ -155,10 +166,17 @@ def open_squashfs(reader: Reader, _options: Options) -> SquashFiles:
     ways = [(found, order) for found in compressors]
     if superblock.major == 4 and order == ">":  # AVM's routers write all but these lengths big-endian
         ways += [(found, "<") for found, _ in ways]
+    opened: list[SquashFiles] = []
     damage: list[EvidenceError] = []
     for compressor, lengths in ways:
         try:
-            return SquashFiles(reader, superblock, compressor, lengths)
+            files = SquashFiles(reader, superblock, compressor, lengths)
+            opened.append(files)
+            files.sample(superblock)
         except EvidenceError as why:
             damage.append(why)
+        else:
+            return files
+    if opened:  # damaged, whatever it is compressed with
+        return opened[0]
     raise damage[0]
