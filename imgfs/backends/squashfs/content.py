@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 EMPTY: Final = (Inline(b""),)
 _LISTED: Final = 16  # blocks of a file whose layout travels with its name
+_ONE: Final = struct.Struct("=q")
+_ZERO: Final = _ONE.pack(0)
+_FIRST: Final = struct.pack("=H", 1)  # the first layout of the reply, behind the only ticket
 _KEPT: Final = 8  # decoded blocks of foreign bytes
 
 Row = tuple[int, int, int]
@@ -76,6 +79,15 @@ class Contents:
             return EMPTY
         codec = self._compressor.codec
         sizes, fragment, full = self._parts(inode)
+        if fragment is not None and not full and not fragment.verbatim and codec is not None:
+            run = Linear(  # what most files are
+                size=inode.size,
+                logical=_ZERO,
+                length=_ONE.pack(inode.size),
+                target=_ONE.pack(inode.offset),
+                which=_FIRST,
+            )
+            return self._fragments.packed(fragment, codec), run
         coded = any(size and not size & VERBATIM for size in sizes)
         coded = coded or (fragment is not None and not fragment.verbatim)
         if not coded or codec is None:

@@ -108,10 +108,12 @@ class Inodes:
             raise Malformed(f"an inode with owner {uid} or {gid} of {len(ids)}")
         fields = form.unpack_from(data, at)[6:]
         behind = place[0], place[1] + form.size
-        basic = Inode(KINDS[(kind - 1) % 7], mode, ids[uid], ids[gid], made, number, behind, long=kind > 7)
-        if kind == 2:
+        if kind == 2:  # nearly all of them
             start, fragment, offset, size = fields
-            return basic._replace(start=start, fragment=fragment, offset=offset, size=size)
+            return Inode(
+                Kind.REG, mode, ids[uid], ids[gid], made, number, behind, 1, size, start, offset, fragment
+            )
+        basic = Inode(KINDS[(kind - 1) % 7], mode, ids[uid], ids[gid], made, number, behind, long=kind > 7)
         if kind == 1:
             start, nlink, size, offset, _ = fields
             return basic._replace(start=start, nlink=nlink, size=size, offset=offset)
