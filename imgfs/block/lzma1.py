@@ -60,6 +60,7 @@ def decompress(stored: memoryview | bytes, form: int, most: int, *, whole: bool 
         BadUnit: it does not decode, or to more.
     """
     properties, dictionary, body = _USUAL, most, stored
+    marked = form != MICRO  # an end mark says where it ends, where no size does
     if form == ALONE:
         if len(stored) < ALONE_HEAD:
             raise BadUnit("a compressed unit is cut short")
@@ -67,7 +68,7 @@ def decompress(stored: memoryview | bytes, form: int, most: int, *, whole: bool 
         said = said_size(stored)
         if said is not None and said > most:
             raise BadUnit(held(said, most))
-        most = most if said is None else said
+        most, marked = (most, True) if said is None else (said, False)
         body = stored[ALONE_HEAD:]
     elif form == MICRO:
         if not len(stored):
@@ -85,11 +86,11 @@ def decompress(stored: memoryview | bytes, form: int, most: int, *, whole: bool 
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[filters])
     try:
         data = decoder.decompress(body, most)
-        more = b"" if decoder.eof or not whole or form == MICRO else decoder.decompress(b"", 1)
+        more = decoder.decompress(b"", 1) if marked and whole and not decoder.eof else b""
     except EOFError:
         more = b""
     except lzma.LZMAError as why:
         raise BadUnit(f"a compressed unit does not decode: {why}") from why
-    if more and form == BARE:  # an end mark says where it ends, where no size does
+    if more:
         raise BadUnit(held(most + 1, most))
     return data

@@ -40,7 +40,7 @@ Row = tuple[int, int, int]
 class Contents:
     """Where the bytes of files lie."""
 
-    __slots__ = ("_inodes", "_kept", "_metadata", "_packed", "_reader", "_superblock")
+    __slots__ = ("_inodes", "_kept", "_last", "_metadata", "_packed", "_reader", "_superblock")
 
     def __init__(self, reader: Reader, metadata: Metadata, superblock: Superblock, inodes: Inodes) -> None:
         self._reader = reader
@@ -48,6 +48,7 @@ class Contents:
         self._superblock = superblock
         self._inodes = inodes
         self._packed: list[Extent] | None = None
+        self._last: tuple[int, list[Extent]] | None = None
         self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def listed(self, inode: Inode) -> tuple[Layout, ...] | None:
@@ -74,10 +75,13 @@ class Contents:
 
     def extents(self, inode: Inode) -> list[Extent]:
         """Return the extents of a compressed file, those of the packed file in place of what lies in that."""
+        if self._last is not None and self._last[0] == inode.number:
+            return self._last[1]
         extents = extents_of(inode, self._metadata, self._superblock)
         last = extents[-1] if extents else None
         if last is not None and last.fragment:
             extents[-1:] = self._fragment(last)
+        self._last = inode.number, extents  # who reads a part will read the next one
         return extents
 
     def _fragment(self, extent: Extent) -> list[Extent]:

@@ -7,6 +7,7 @@ Source: erofs.docs.kernel.org, Compressed Format Layout, Per-Inode Compression M
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends.erofs.inode import FULL, Inode
@@ -16,6 +17,8 @@ from imgfs.errors import Malformed, NotSupported
 from imgfs.limits import MAX_RUNS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from imgfs.backends.erofs.inode import Metadata
     from imgfs.backends.erofs.superblock import Superblock
 
@@ -26,6 +29,7 @@ _COUNT: Final = 1 << 11  # of a distance: it is a number of blocks instead
 _HEAD_1, _NO_HEAD, _HEAD_2 = 1, 2, 3
 _MOST: Final = 12 << 20  # decoded bytes of a cluster
 _LONGEST: Final = 1 << 20  # stored bytes of one
+_MANY: Final = 2_000_000  # clusters of one file: half of a worker's memory
 
 Row = tuple[int, int, int, bool, int]  # type, offset in its cluster, block, partial; blocks it says it has
 
@@ -75,7 +79,7 @@ def extents_of(inode: Inode, metadata: Metadata, superblock: Superblock) -> list
         rows, end = _full(metadata, at + 16, count, advise), at + 16 + 8 * count
     else:
         rows, end = _compact(metadata, at + 8, count, advise, shift)
-    return list(_Walk(inode, superblock, advise, algorithms, shift).extents(rows, end, offset))
+    return _Walk(inode, superblock, advise, algorithms, shift).extents(rows, end, offset)
 
 
 class _Walk:
@@ -92,34 +96,44 @@ class _Walk:
         second = algorithms >> 4 if superblock.incompat & DEVICES else algorithms & 15
         self._algorithms = {0: PLAIN, _HEAD_1: algorithms & 15, _HEAD_2: second}
 
-    def extents(self, rows: list[Row], end: int, offset: int) -> list[Extent]:
+    def extents(self, rows: Iterable[Row], end: int, offset: int) -> list[Extent]:
         """Return the extents; ``end`` is the byte behind the index, ``offset`` the word of its header."""
         inode, shift = self._inode, self._shift
-        heads = [(index, row) for index, row in enumerate(rows) if row[0] != _NO_HEAD]
-        starts = [(index << shift) + row[1] for index, row in heads]
-        while starts and starts[-1] >= inode.size:  # a mark of where the file ends
-            del starts[-1], heads[-1]
-        if (
-            not starts
-            or starts[0]
-            or any(a >= b for a, b in zip(starts, [*starts[1:], inode.size], strict=True))
-        ):
-            raise Malformed(f"inode {inode.number}: clusters do not follow each other")
         found: list[Extent] = []
-        for number, (index, row) in enumerate(heads):
-            start = starts[number]
-            last = number + 1 == len(heads)
-            length = (inode.size if last else starts[number + 1]) - start
-            if last and self._advise & _FRAGMENT:
-                found.append(Extent(start, length, PLAIN, offset, length, fragment=True))
-            elif last and self._advise & _TAIL and offset >> 16:
-                found.append(self._extent(start, length, row, end, offset >> 16))
-            else:
-                following = rows[index + 1] if index + 1 < len(rows) else None
-                blocks = following[4] if following is not None and following[0] == _NO_HEAD else 0
-                stored = blocks * self._block or 1 << shift
-                found.append(self._extent(start, length, row, row[2] * self._block, stored))
+        head: Row | None = None  # the last one, whose length the next one tells
+        start = blocks = 0
+        first = False  # the row is the first behind a head
+        for index, row in enumerate(rows):
+            if row[0] == _NO_HEAD:
+                if first:
+                    blocks = row[4]
+                first = False
+                continue
+            at = (index << shift) + row[1]
+            if at >= inode.size:  # a mark of where the file ends
+                continue
+            if at <= start if head is not None else at:
+                raise Malformed(f"inode {inode.number}: clusters do not follow each other")
+            if head is not None:
+                found.append(self._stored(start, at - start, head, blocks))
+            if len(found) > _MANY:
+                raise NotSupported(f"inode {inode.number}: more than {_MANY} clusters")
+            head, start, blocks, first = row, at, 0, True
+        if head is None:
+            raise Malformed(f"inode {inode.number}: no cluster")
+        length = inode.size - start
+        if self._advise & _FRAGMENT:
+            found.append(Extent(start, length, PLAIN, offset, length, fragment=True))
+        elif self._advise & _TAIL and offset >> 16:
+            found.append(self._extent(start, length, head, end, offset >> 16))
+        else:
+            found.append(self._stored(start, length, head, blocks))
         return found
+
+    def _stored(self, start: int, length: int, row: Row, blocks: int) -> Extent:
+        """Return an extent that lies in ``blocks`` blocks, 0: in as many as a cluster has."""
+        stored = blocks * self._block or 1 << self._shift
+        return self._extent(start, length, row, row[2] * self._block, stored)
 
     def _extent(self, start: int, length: int, row: Row, place: int, stored: int) -> Extent:
         kind, offset, _, partial, _ = row
@@ -138,20 +152,18 @@ class _Walk:
         return Extent(start, length, algorithm, place, stored, turn, whole)
 
 
-def _full(metadata: Metadata, at: int, count: int, advise: int) -> list[Row]:
-    """Return the rows of an index of 8 bytes for each cluster."""
-    rows: list[Row] = []
+def _full(metadata: Metadata, at: int, count: int, advise: int) -> Iterator[Row]:
+    """Yield the rows of an index of 8 bytes for each cluster."""
     big = advise & (_BIG_1 | _BIG_2)
     for flags, offset, word in struct.iter_unpack("<HHI", metadata.read(at, 8 * count)):
         kind = flags & 3
         if kind == _NO_HEAD:
-            rows.append((kind, 0, 0, False, word & _COUNT - 1 if big and word & _COUNT else 0))
+            yield kind, 0, 0, False, word & _COUNT - 1 if big and word & _COUNT else 0
         else:
-            rows.append((kind, offset, word, bool(flags & _PARTIAL), 0))
-    return rows
+            yield kind, offset, word, bool(flags & _PARTIAL), 0
 
 
-def _compact(metadata: Metadata, at: int, count: int, advise: int, shift: int) -> tuple[list[Row], int]:
+def _compact(metadata: Metadata, at: int, count: int, advise: int, shift: int) -> tuple[Iterator[Row], int]:
     """Return the rows of an index of packs, and the byte behind it."""
     low = max(shift, 12)
     if low > 14 or (advise & _SHORT and low > 12):
@@ -159,18 +171,19 @@ def _compact(metadata: Metadata, at: int, count: int, advise: int, shift: int) -
     first = (32 - at % 32) // 4 % 8 if advise & _SHORT else count
     first = min(first, count)
     short = (count - first) // 16 * 16 if advise & _SHORT else 0
-    long_1, long_2 = -(-first // 2) * 8, -(-(count - first - short) // 2) * 8
-    raw = metadata.read(at, long_1 + 2 * short + long_2)
+    ahead, behind = -(-first // 2) * 8, -(-(count - first - short) // 2) * 8
+    raw = metadata.read(at, ahead + 2 * short + behind)
     big = bool(advise & (_BIG_1 | _BIG_2))
-    rows: list[Row] = []
-    for begin in range(0, long_1, 8):
-        rows += _pack(raw[begin : begin + 8], 2, 16, low, big=big)
-    del rows[first:]
-    for begin in range(long_1, long_1 + 2 * short, 32):
-        rows += _pack(raw[begin : begin + 32], 16, 14, low, big=big)
-    for begin in range(long_1 + 2 * short, len(raw), 8):
-        rows += _pack(raw[begin : begin + 8], 2, 16, low, big=big)
-    return rows[:count], at + len(raw)
+
+    def rows() -> Iterator[Row]:
+        for begin in range(0, len(raw), 8):
+            if begin == ahead:
+                for pack in range(ahead, ahead + 2 * short, 32):
+                    yield from _pack(raw[pack : pack + 32], 16, 14, low, big=big)
+            if begin < ahead or begin >= ahead + 2 * short:
+                yield from _pack(raw[begin : begin + 8], 2, 16, low, big=big)
+
+    return islice(rows(), count), at + len(raw)
 
 
 def _pack(raw: bytes, count: int, width: int, low: int, *, big: bool) -> list[Row]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Reader
     from imgfs.backends.squashfs.inode import Inode
-    from imgfs.backends.squashfs.metadata import Metadata
+    from imgfs.backends.squashfs.metadata import Metadata, Place
     from imgfs.backends.squashfs.superblock import Superblock
     from imgfs.backends.squashfs.unpacking import Compressor
     from imgfs.model import Layout
@@ -53,7 +53,7 @@ Row = tuple[int, int, int]
 class Contents:
     """Where the bytes of files lie."""
 
-    __slots__ = ("_compressor", "_fragments", "_kept", "_metadata", "_reader", "_superblock")
+    __slots__ = ("_compressor", "_fragments", "_kept", "_last", "_metadata", "_reader", "_superblock")
 
     def __init__(
         self, reader: Reader, metadata: Metadata, superblock: Superblock, compressor: Compressor
@@ -64,6 +64,7 @@ class Contents:
         self._compressor = compressor
         self._fragments = Fragments(reader, metadata, superblock, compressor)
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._last: tuple[Place, list[int], list[int], Fragment | None, int] | None = None
 
     def listed(self, inode: Inode) -> tuple[Layout, ...] | None:
         """Return the layout of a file of few blocks, None: whoever opens it has to ask."""
@@ -115,18 +116,20 @@ class Contents:
             EvidenceError: they do not decode.
         """
         block, stop = self._superblock.block, offset + length
-        sizes, fragment, full = self._parts(inode)
+        if self._last is None or self._last[0] != inode.behind:  # who reads a part will read the next one
+            sizes, fragment, full = self._parts(inode)
+            places = list(accumulate((size & LENGTH for size in sizes), initial=inode.start))
+            self._last = inode.behind, sizes, places, fragment, full
+        _, sizes, places, fragment, full = self._last
         first = offset // block
-        at = inode.start + sum(size & LENGTH for size in sizes[:first])
         parts: list[bytes] = []
         for index in range(first, -(-min(stop, len(sizes) * block) // block)):
             size, begin = sizes[index], index * block
             held = min(block, inode.size - begin)
-            data = self._block(at, size, held)
+            data = self._block(places[index], size, held)
             if len(data) != held:
                 raise BadUnit(f"a block holds {len(data)} bytes, {held} expected")
             parts.append(data[max(offset - begin, 0) : stop - begin])
-            at += size & LENGTH
         if fragment is not None and stop > full:
             size = fragment.stored | (VERBATIM if fragment.verbatim else 0)
             data = self._block(fragment.start, size, self._superblock.block)
