@@ -65,3 +65,13 @@ def test_damage_stays_inside_the_contract(tmp_path: Path, name: str) -> None:
     data, _ = image(ALGORITHMS[name], LZ4)
     (tmp_path / "image").write_bytes(data)
     assert "walked" in check_hostile("erofs", tmp_path / "image", tmp_path, seeds=120)
+
+
+@pytest.mark.parametrize("limit", ["_ROWS", "_LAYOUTS", "_TABLE"])
+def test_tables_too_large_for_a_message_stay_with_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    data, truth = image(LZ4, ZSTD)
+    (tmp_path / "image").write_bytes(data)
+    monkeypatch.setattr(f"imgfs.backends.erofs.layout.{limit}", 0 if limit != "_TABLE" else 30)
+    check_files("erofs", tmp_path / "image", truth)

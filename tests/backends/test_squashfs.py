@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imgfs.errors import NotMine, NotSupported
-from imgfs.model import Packed
+from imgfs.model import Foreign, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, open_files, walk
 from tests.backends.extimages import look
@@ -152,4 +152,20 @@ def test_nothing_is_walked_twice(tmp_path: Path) -> None:
     plant(tree)
     reader = FileReader(make(tree, tmp_path / "image"))
     assert len(walk(open_files("squashfs", reader))) == sum(1 for _ in tree.rglob("*"))
+    reader.close()
+
+
+@pytest.mark.slow
+def test_a_table_too_large_for_a_message_stays_with_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    truth = plant(tree)
+    image = make(tree, tmp_path / "image", "-b", "4096")
+    monkeypatch.setattr("imgfs.backends.squashfs.content._MOST", 10)
+    found = check_files("squashfs", image, truth)
+    reader = FileReader(image)
+    files = open_files("squashfs", reader)
+    assert isinstance(files.layout(0, found[b"large.bin"].attr.inum, 0)[-1], Foreign)
     reader.close()

@@ -20,7 +20,7 @@ from imgfs.backends.erofs.superblock import PADDED
 from imgfs.block.clusters import PLAIN
 from imgfs.errors import EvidenceError, Malformed
 from imgfs.limits import MAX_RUNS, MIB
-from imgfs.model import HOLE, LOST, Inline, Kind
+from imgfs.model import HOLE, LOST, Foreign, Inline, Kind
 
 if TYPE_CHECKING:
     from imgfs.backends import Reader
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EMPTY: Final = (Inline(b""),)
 _LISTED: Final = 65_536  # bytes of a compressed file whose layout travels with its name
+_MOST: Final = 500_000  # runs of a file that fit a message
 _INDEXED: Final = 0x20  # of the format of chunks: rows of 8 bytes
 _NONE: Final = 0xFFFF_FFFF
 _KEPT: Final = 8
@@ -70,7 +71,10 @@ class Contents:
         if inode.kind is not Kind.REG or not inode.size:
             return EMPTY
         if inode.layout in (FLAT, INLINE, CHUNKS):
-            return (linear(inode.size, self.rows(inode)),)
+            rows = self.rows(inode)
+            if len(rows) > _MOST:
+                return (Foreign(size=inode.size, why=f"{len(rows)} runs"),)
+            return (linear(inode.size, rows),)
         return Builder(inode.size, self._reader.size).layouts(self.extents(inode))
 
     def extents(self, inode: Inode) -> list[Extent]:

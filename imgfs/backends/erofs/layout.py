@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs.block.clusters import CLUSTER, PLAIN
 from imgfs.limits import KIB, MIB
 from imgfs.model import (
+    LINEAR_ROW,
     LOST,
     PACKED_CODED,
     RAGGED_ROW,
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 _UNIT: Final = 128 * KIB  # decoded bytes of a unit: a few clusters of the usual 4 KiB each
 _RUN: Final = 64 * KIB  # what is stored verbatim in fewer bytes is part of a unit
 _TABLE: Final = 512 * KIB  # bytes of rows of clusters in one layout
-_ROWS: Final = 8 * MIB  # of all: a message holds twice as much
+_ROWS: Final = 12 * MIB  # of all tables: a message holds 16
+_LAYOUTS: Final = 1000  # of one file: a fragment is a cluster or two
 _PACKED: Final = struct.Struct("<QII")
 _FRONT: Final = struct.Struct("<QIIII")
 _RAGGED: Final = struct.Struct("<QQII")
@@ -47,8 +49,6 @@ class Builder:
 
     def layouts(self, extents: list[Extent]) -> tuple[Layout, ...]:
         """Return the layouts; the last is the file."""
-        if CLUSTER.size * len(extents) > _ROWS:
-            return (Foreign(size=self._size, why="an index too large to be handed over"),)
         unit: list[Extent] = []
         held = 0
         for extent, alone in _sorted(extents):
@@ -64,6 +64,9 @@ class Builder:
         if unit:
             self._unit(unit)
         self._finish()
+        tables = sum(len(x.table) + len(x.ahead) for x in self._layouts if isinstance(x, Ragged))
+        if tables + CLUSTER.size * len(extents) + LINEAR_ROW * len(self._runs) > _ROWS:
+            return (Foreign(size=self._size, why="tables too large to be handed over"),)
         order = sorted(range(len(self._runs)), key=self._runs.__getitem__)
         rows, which = [self._runs[index] for index in order], [self._which[index] for index in order]
         self._layouts.append(Linear.of(self._size, rows, which))
@@ -79,7 +82,7 @@ class Builder:
             self._run(start, length, place, 0)
         elif place + extent.stored > self._source:
             self._run(start, length, LOST, 0)
-        elif extent.held and extent.whole and extent.algorithm != PLAIN:
+        elif extent.held and extent.whole and extent.algorithm != PLAIN and len(self._layouts) < _LAYOUTS:
             row = _PACKED.pack(place, extent.stored, PACKED_CODED)
             codec = Codec("clusters", {"algorithm": extent.algorithm})
             self._layouts.append(Packed(size=extent.held, unit=extent.held, codec=codec, table=row))

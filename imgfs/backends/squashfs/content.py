@@ -15,7 +15,7 @@ from imgfs.backends._layouts import linear
 from imgfs.backends.squashfs.inode import NO_FRAGMENT
 from imgfs.backends.squashfs.tables import LENGTH, VERBATIM, Fragment, Fragments
 from imgfs.errors import BadUnit, Malformed
-from imgfs.limits import MAX_RUNS, MIB, TABLE_INLINE
+from imgfs.limits import MAX_RUNS
 from imgfs.model import (
     HOLE,
     LOST,
@@ -45,6 +45,7 @@ _LISTED: Final = 16  # blocks of a file whose layout travels with its name
 _ONE: Final = struct.Struct("=q")
 _ZERO: Final = _ONE.pack(0)
 _FIRST: Final = struct.pack("=H", 1)  # the first layout of the reply, behind the only ticket
+_MOST: Final = 500_000  # blocks of a file whose table fits a message, as runs too: 64 GiB of the usual size
 _KEPT: Final = 8  # decoded blocks of foreign bytes
 
 Row = tuple[int, int, int]
@@ -89,6 +90,8 @@ class Contents:
                 which=_FIRST,
             )
             return self._fragments.packed(fragment, codec), run
+        if len(sizes) > _MOST:
+            return (Foreign(size=inode.size, why=f"a table of {len(sizes)} blocks"),)
         coded = any(size and not size & VERBATIM for size in sizes)
         coded = coded or (fragment is not None and not fragment.verbatim)
         if not coded or codec is None:
@@ -181,11 +184,7 @@ class Contents:
                 for word in sizes
             ],
         )
-        table = words.tobytes()
-        if len(table) > TABLE_INLINE:
-            self._reader.write_table(table[at : at + MIB] for at in range(0, len(table), MIB))
-            table = b""
-        return Packed(size=size, unit=self._superblock.block, codec=codec, table=table)
+        return Packed(size=size, unit=self._superblock.block, codec=codec, table=words.tobytes())
 
     def _runs(
         self, inode: Inode, sizes: list[int], fragment: Fragment | None, full: int
