@@ -67,7 +67,7 @@ def build(folder: Path, sizes: Sizes) -> dict[str, Path]:
         place.mkdir(parents=True)
         _build(place, sizes)
         done.touch()
-    kinds = {".raw", ".E01", ".qcow2", ".vmdk", ".dmg", ".aff4", ".bde"}
+    kinds = {".raw", ".E01", ".qcow2", ".vmdk", ".dmg", ".aff4", ".bde", ".squashfs", ".erofs"}
     found = {path.name: path for path in sorted(place.iterdir()) if path.suffix in kinds}
     for wanted in ("ext4.raw", "ntfs.raw"):
         if wanted not in found:
@@ -81,6 +81,10 @@ def _build(place: Path, sizes: Sizes) -> None:
     _ext4(source, place / "ext4.raw", sizes)
     if os.getuid() == 0 and shutil.which("mkntfs"):
         _ntfs(source, place / "ntfs.raw", sizes)
+    if shutil.which("mksquashfs"):
+        quiet("mksquashfs", source, place / "tree.squashfs", "-quiet", "-no-progress")
+    if shutil.which("mkfs.erofs"):
+        quiet("mkfs.erofs", "--quiet", "-zlz4", "-C65536", place / "tree.erofs", source)
     shutil.rmtree(source)
     for raw in sorted(place.glob("*.raw")):
         acquire = ("ewfacquire", "-u", "-q", "-c", "fast", "-b", "64", "-S", "8EiB", "-f", "encase6")

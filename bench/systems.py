@@ -278,6 +278,7 @@ def built(under: Path) -> Path:
 
 dissect = serving(["target-mount"], "fs", peer=True)
 ntfs3g = simple("ntfs-3g", "-o", "ro,big_writes")
+loop = simple("mount", "-o", "ro,loop")
 
 SYSTEMS = (
     System("imgfs", "ext4.raw", imgfs),
@@ -307,6 +308,11 @@ SYSTEMS = (
         ("qemu-storage-daemon",),
         root=True,
     ),
+    System("imgfs", "tree.squashfs", imgfs),
+    System("squashfuse", "tree.squashfs", simple("squashfuse"), ("squashfuse",)),
+    System("kernel loop", "tree.squashfs", loop, root=True),
+    System("imgfs", "tree.erofs", imgfs),
+    System("kernel loop", "tree.erofs", loop, root=True),
     System("imgfs, disk.raw", "media.vmdk", imgfs_media, media=True),
     System("vmdkmount", "media.vmdk", media_in(("vmdkmount",), "vmdk1"), ("vmdkmount",), media=True),
     System("imgfs, disk.raw", "media.dmg", imgfs_media, media=True),

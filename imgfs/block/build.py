@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from imgfs.block.pieces import ByteSource
+    from imgfs.block.shared import SharedUnits
     from imgfs.model import Layout
 
 
@@ -47,9 +48,10 @@ def build(
     *,
     table: memoryview | None = None,
     foreign: Callable[[int, int], Awaitable[bytes]] | None = None,
+    shared: SharedUnits | None = None,
 ) -> ByteSource:
     """Return the source the last of ``layouts`` describes; see ``build_all``."""
-    return build_all(layouts, tickets, spec, table=table, foreign=foreign)[-1]
+    return build_all(layouts, tickets, spec, table=table, foreign=foreign, shared=shared)[-1]
 
 
 def build_all(
@@ -59,11 +61,13 @@ def build_all(
     *,
     table: memoryview | None = None,
     foreign: Callable[[int, int], Awaitable[bytes]] | None = None,
+    shared: SharedUnits | None = None,
 ) -> list[ByteSource]:
     """Return the source that each of ``layouts`` describes, checked and flattened.
 
     ``table`` is the memory file of the reply: layouts without a table or columns of their own take
     their rows from it, one after the other. ``foreign`` reads (offset, length) of a Foreign layout.
+    ``shared`` holds single units that other streams over the same tickets have, too.
 
     Raises:
         Malformed: a claim contradicts itself or leaves its sources.
@@ -91,7 +95,9 @@ def build_all(
                     length = row * -(-layout.size // layout.unit)
                     rows = table.cast("B")[rows_at : rows_at + length]
                     rows_at += length
-                if isinstance(layout, Chunked):
+                if isinstance(layout, Packed) and shared is not None and (one := shared.get(layout, sources)):
+                    sources.append(one)
+                elif isinstance(layout, Chunked):
                     sources.append(ChunkMap.checked(layout, sources, spec, rows))
                 else:
                     sources.append(PackedMap.checked(layout, sources, spec, rows))

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from imgfs.block.clusters import clusters
 from imgfs.block.expert import ewf, ewf2
 from imgfs.block.galois import galois
 from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
+from imgfs.block.lzma1 import lzma_unit
 from imgfs.block.pieces import Block
 from imgfs.block.restarting import bzip2_block, deflate_window, lz4_blocks
 from imgfs.block.shaping import repeat, sectors
@@ -35,6 +37,8 @@ DECODERS: Final[Mapping[str, Decoder]] = {
     "bzip2": bzip2,
     "xz": xz,
     "xz-block": xz_block,
+    "lzma": lzma_unit,
+    "clusters": clusters,
     "gzip": gzip_member,
     "deflate-window": deflate_window,
     "bzip2-block": bzip2_block,

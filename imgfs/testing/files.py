@@ -19,7 +19,7 @@ from imgfs.block.build import build
 from imgfs.block.pieces import Bytes
 from imgfs.errors import EvidenceError, ImgfsError, NeedKey, NeedMembers, NotFound, NotMine
 from imgfs.limits import MAX_NAME, READ_MAX
-from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear, Packed
+from imgfs.model import HOLE, LOST, Attr, Entry, Foreign, Inline, Kind, Linear, Packed, Ragged
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.media import pieces
 from imgfs.worker.checks import check_layouts
@@ -102,7 +102,7 @@ def content(
     """
     layouts = layouts or files.layout(tree, entry.attr.inum, entry.stream)
     layout = layouts[-1]
-    if len(layouts) > 1 or isinstance(layout, Packed):
+    if len(layouts) > 1 or isinstance(layout, Packed | Ragged):
         return _built(files, tree, entry, layouts, reader)
     check_layout(layout, reader.size)
     if isinstance(layout, Inline):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgfs import limits
 from imgfs.block.build import build
+from imgfs.block.shared import SharedUnits
 from imgfs.errors import EvidenceError, IsADirectory, Malformed, NotADirectory, NotFound, WorkerError
 from imgfs.model import Attr, Entry, Ino, Kind
 from imgfs.tree import facts, links, names
@@ -33,7 +34,18 @@ _XATTRS_KEPT = 64  # a getxattr follows its listxattr: the last few files suffic
 class FileSystem:
     """One opened file system: its worker's client, the bytes below it, and where it hangs."""
 
-    __slots__ = ("_walk", "client", "damaged", "id", "mounts", "sources", "spec", "tree", "xattrs")
+    __slots__ = (
+        "_walk",
+        "client",
+        "damaged",
+        "id",
+        "mounts",
+        "shared",
+        "sources",
+        "spec",
+        "tree",
+        "xattrs",
+    )
 
     def __init__(
         self, tree: Tree, number: int, client: FilesClient, sources: Sequence[ByteSource], spec: Spec
@@ -43,6 +55,7 @@ class FileSystem:
         self.client = client
         self.sources = sources
         self.spec = spec
+        self.shared = SharedUnits(str(spec))
         self._walk = Walk()
         # by tree and number of a directory: what an installed system has mounted there
         self.mounts: dict[tuple[int, int], tuple[FsNode, Attr]] = {}
@@ -98,7 +111,8 @@ class FileSystem:
         if source is None:
             claim = await self.layouts(address)
             read = partial(self.client.read, address.tree, address.inum, address.stream)
-            source = build(claim, self.sources, f"{self.spec}/{address.inum}", foreign=read)
+            spec = f"{self.spec}/{address.inum}"
+            source = build(claim, self.sources, spec, foreign=read, shared=self.shared)
             size = (await self.entry_attr(address)).size
             if source.size != size:
                 raise Malformed(

@@ -50,7 +50,7 @@ _BRIDGES = (
     "util-linux_blkid_fs/udf.img.xz",
     "util-linux_blkid_fs/udf-cd-nero-6.img.xz",
 )  # ISO 9660 reads them
-_OTHERS = {"avm_be.sqfs4": "squashfsbe", "erofs-minix-magic.img": "erofs", "bcachefs-3.img": "bcachefs"}
+_OTHERS = {"avm_be.sqfs4": "squashfs", "erofs-minix-magic.img": "erofs", "bcachefs-3.img": "bcachefs"}
 
 
 def unpacked(path: Path) -> bytes:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imgfs.errors import NotMine, NotSupported
+from imgfs.model import Foreign, Packed
+from imgfs.testing.fakes import FileReader, MemoryReader
+from imgfs.testing.files import check_files, check_hostile, open_files, walk
+from tests.backends.extimages import look
+from tests.backends.romimages import attached, compare, kept, rich
+from tests.backends.tskimages import many, need, plant, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WAYS: dict[str, tuple[str, ...]] = {
+    "gzip": ("-comp", "gzip"),
+    "gzip-4k": ("-comp", "gzip", "-b", "4096"),
+    "gzip-1m-all-fragments": ("-comp", "gzip", "-b", "1048576", "-always-use-fragments"),
+    "no-fragments": ("-comp", "gzip", "-no-fragments", "-no-exports"),
+    "verbatim": ("-noI", "-noD", "-noF", "-noX", "-noId"),
+    "verbatim-data": ("-noD", "-noF"),
+    "lzo": ("-comp", "lzo"),
+    "lzo-1": ("-comp", "lzo", "-Xalgorithm", "lzo1x_1", "-b", "16384"),
+    "xz": ("-comp", "xz"),
+    "xz-bcj": ("-comp", "xz", "-Xbcj", "x86,arm", "-Xdict-size", "100%"),
+    "lz4": ("-comp", "lz4"),
+    "lz4-hc": ("-comp", "lz4", "-Xhc", "-b", "262144"),
+    "zstd": ("-comp", "zstd"),
+}
+
+
+def make(folder: Path, image: Path, *options: str) -> Path:
+    need("mksquashfs")
+    run("mksquashfs", folder, image, "-quiet", "-no-progress", "-noappend", *options)
+    return image
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_what_the_kernel_shows_is_shown(tmp_path: Path) -> None:
+    tree = rich(tmp_path / "tree")
+    for name, options in WAYS.items():
+        image = make(tree, tmp_path / f"{name}.img", *options)
+        with attached("squashfs", image, tmp_path / "mnt") as where:
+            wanted = look(where)
+        assert len(wanted) > 1000
+        compare("squashfs", image, wanted)
+        reader = FileReader(image)
+        info = open_files("squashfs", reader).info
+        reader.close()
+        image.unlink()
+        assert info.type == "squashfs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*WAYS, "lzma"])
+def test_what_was_packed_is_read(tmp_path: Path, name: str) -> None:
+    """As an ordinary user, and with the compressor the kernel has not."""
+    tree = rich(tmp_path / "tree")
+    image = make(tree, tmp_path / "image", *WAYS.get(name, ("-comp", "lzma")))
+    need("unsquashfs")
+    command = ["unsquashfs", "-q", "-n", "-d", tmp_path / "out", image]
+    subprocess.run(command, check=False, capture_output=True)  # fails to set what a user may not
+    wanted = look(tmp_path / "out")
+    assert {path: seen.content for path, seen in wanted.items()} == {
+        path: seen.content for path, seen in look(tree).items()
+    }
+    compare("squashfs", image, wanted, extracted=True)
+
+
+@pytest.mark.slow
+def test_contract_holds_on_a_good_image(tmp_path: Path) -> None:
+    tree = rich(tmp_path / "tree")
+    check_files("squashfs", make(tree, tmp_path / "image"), kept(tree))
+
+
+@pytest.mark.slow
+def test_many_small_files_share_their_fragments(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    truth = many(tree, 400)
+    image = make(tree, tmp_path / "image")
+    found = check_files("squashfs", image, truth)
+    units = set()
+    for path, entry in found.items():
+        if path.endswith(b".txt") and entry.attr.size and entry.layout is not None:
+            assert isinstance(entry.layout[0], Packed)
+            units.add(entry.layout[0].table)
+    assert len(units) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gzip", "lzo", "xz", "lz4", "zstd", "lzma", "verbatim"])
+def test_damage_stays_inside_the_contract(tmp_path: Path, name: str) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    plant(tree)
+    many(tree, 60)
+    if os.geteuid() == 0:
+        os.setxattr(tree / "small.txt", b"user.note", b"a value")
+    image = make(tree, tmp_path / "image", *WAYS.get(name, ("-comp", "lzma")))
+    line = check_hostile("squashfs", image, tmp_path, seeds=200)
+    assert "walked" in line
+
+
+@pytest.mark.slow
+def test_a_directory_goes_on_behind_damage(tmp_path: Path) -> None:
+    """The index of a large directory names headers further on."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    names = {b"a rather long name so that they fill blocks %05d" % number for number in range(3000)}
+    for name in names:
+        (tree / name.decode()).write_bytes(b"")
+    image = make(tree, tmp_path / "image", "-noI")
+    data = bytearray(image.read_bytes())
+    at = int.from_bytes(data[72:80], "little")
+    at += 2 + (int.from_bytes(data[at : at + 2], "little") & 0x7FFF)  # the second block of names
+    data[at : at + 2] = b"\xff\xff"
+    reader = MemoryReader(bytes(data))
+    files = open_files("squashfs", reader)
+    found, cursor, damaged = set(), 0, ""
+    while cursor >= 0:
+        page = files.list(0, files.info.trees[0].root, cursor, 500)
+        cursor, damaged = page.next, damaged or page.damaged
+        found |= {entry.name for entry in page.entries}
+    assert "metadata block" in damaged
+    assert found < names
+    assert len(found) > 2000
+
+
+def test_the_first_version_is_named() -> None:
+    head = bytearray(128)
+    head[:4], head[28:32] = b"hsqs", b"\1\0\0\0"
+    with pytest.raises(NotSupported, match=r"SquashFS 1\.0"):
+        open_files("squashfs", MemoryReader(bytes(head)))
+
+
+def test_other_bytes_are_not_squashfs() -> None:
+    for data in (b"", bytes(1 << 16)):
+        with pytest.raises(NotMine):
+            open_files("squashfs", MemoryReader(data))
+
+
+def test_nothing_is_walked_twice(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    plant(tree)
+    reader = FileReader(make(tree, tmp_path / "image"))
+    assert len(walk(open_files("squashfs", reader))) == sum(1 for _ in tree.rglob("*"))
+    reader.close()
+
+
+@pytest.mark.slow
+def test_a_table_too_large_for_a_message_stays_with_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    truth = plant(tree)
+    image = make(tree, tmp_path / "image", "-b", "4096")
+    monkeypatch.setattr("imgfs.backends.squashfs.content._MOST", 10)
+    found = check_files("squashfs", image, truth)
+    reader = FileReader(image)
+    files = open_files("squashfs", reader)
+    assert isinstance(files.layout(0, found[b"large.bin"].attr.inum, 0)[-1], Foreign)
+    reader.close()
