@@ -79,12 +79,22 @@ __attribute__((target("sse4.2"))) static void four(uint32_t *found, const unsign
 }
 #endif
 
-static uint32_t crc(const unsigned char *data, size_t length) {
+/* Go on from the register of a checksum. */
+static uint32_t onward(uint32_t crc, const unsigned char *data, size_t length) {
 #ifdef HARDWARE
     if (__builtin_cpu_supports("sse4.2"))
-        return ~hard(0xffffffff, data, length);
+        return hard(crc, data, length);
 #endif
-    return ~soft(0xffffffff, data, length);
+    return soft(crc, data, length);
+}
+
+static uint32_t crc(const unsigned char *data, size_t length) {
+    return ~onward(0xffffffff, data, length);
+}
+
+static void put(unsigned char *to, uint32_t value) {
+    for (int byte = 0; byte < 4; byte++)
+        to[byte] = (unsigned char)(value >> 8 * byte);
 }
 
 #define P1 UINT64_C(0x9E3779B185EBCA87)
@@ -176,9 +186,59 @@ static PyObject *xxh64(PyObject *self, PyObject *args) {
     return of_all(args, 1);
 }
 
+PyDoc_STRVAR(records_doc, "records(data, size, heads, holes, begun)\n--\n\n"
+    "Return the CRC-32C of records of ``size`` bytes, four bytes little-endian each.\n\n"
+    "Each goes on from the finished checksum ``begun``, and has its share of ``heads`` before it. ``holes`` are pairs\n"
+    "of 16 bits, little-endian, ascending: bytes of a record that count as zeros, as where the checksum itself lies.\n\n"
+    "Raises:\n    ValueError: no whole records, or holes that leave them.\n");
+
+static PyObject *records(PyObject *self, PyObject *args) {
+    Py_buffer data, heads, holes;
+    Py_ssize_t size;
+    unsigned int begun;
+    PyObject *result = NULL;
+    static const unsigned char zeros[64];
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*ny*y*I", &data, &size, &heads, &holes, &begun))
+        return NULL;
+    Py_ssize_t count = size > 0 ? data.len / size : 0, at = 0;
+    const unsigned char *hole = holes.buf;
+    int good = size > 0 && data.len % size == 0 && holes.len % 4 == 0 && (count ? heads.len % count == 0 : !heads.len);
+    for (Py_ssize_t i = 0; good && i < holes.len; i += 4) {
+        Py_ssize_t from = hole[i] | hole[i + 1] << 8, to = hole[i + 2] | hole[i + 3] << 8;
+        good = at <= from && from < to && to <= size && to - from <= (Py_ssize_t)sizeof zeros;
+        at = to;
+    }
+    if (!good)
+        PyErr_SetString(PyExc_ValueError, "whole records, and holes in them");
+    else if ((result = PyBytes_FromStringAndSize(NULL, 4 * count))) {
+        unsigned char *out = (unsigned char *)PyBytes_AsString(result);
+        Py_ssize_t head = count ? heads.len / count : 0;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t one = 0; one < count; one++) {
+            const unsigned char *from = (const unsigned char *)data.buf + one * size;
+            uint32_t sum = onward(~begun, (const unsigned char *)heads.buf + one * head, (size_t)head);
+            at = 0;
+            for (Py_ssize_t i = 0; i < holes.len; i += 4) {
+                Py_ssize_t start = hole[i] | hole[i + 1] << 8, stop = hole[i + 2] | hole[i + 3] << 8;
+                sum = onward(sum, from + at, (size_t)(start - at));
+                sum = onward(sum, zeros, (size_t)(stop - start));
+                at = stop;
+            }
+            put(out + 4 * one, ~onward(sum, from + at, (size_t)(size - at)));
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&heads);
+    PyBuffer_Release(&holes);
+    return result;
+}
+
 static PyMethodDef methods[] = {
     {"crc32c", crc32c, METH_VARARGS, crc32c_doc},
     {"xxh64", xxh64, METH_VARARGS, xxh64_doc},
+    {"records", records, METH_VARARGS, records_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from array import array
 from functools import cache
+from sys import byteorder
 from typing import TYPE_CHECKING, Final
 
 try:
@@ -17,7 +19,7 @@ except ImportError:  # no compiler where it was installed
     _fast = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Summed = Callable[[bytes | bytearray | memoryview, int], bytes]
 
@@ -34,13 +36,49 @@ _P1, _P2, _P3, _P4, _P5 = (
 
 def crc32c(data: bytes | bytearray | memoryview, sector: int) -> bytes:
     """Return the CRC-32C of each sector, four bytes little-endian, where the extension was not built."""
-    table, view, found = _table(), memoryview(data), []
-    for at in range(0, len(view), sector):
-        crc = 0xFFFF_FFFF
-        for byte in bytes(view[at : at + sector]):
-            crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-        found.append((crc ^ 0xFFFF_FFFF).to_bytes(4, "little"))
+    view = memoryview(data)
+    found = [_crc(view[at : at + sector], 0).to_bytes(4, "little") for at in range(0, len(view), sector)]
     return b"".join(found)
+
+
+def records(
+    data: bytes | memoryview, size: int, heads: bytes, holes: Sequence[tuple[int, int]], begun: int = 0
+) -> array[int]:
+    """Return the CRC-32C of records of ``size`` bytes.
+
+    Each goes on from the finished checksum ``begun``, and has its share of ``heads`` before it; the bytes
+    [start, stop) of ``holes``, of at most 64, count as zeros: there the checksum itself lies.
+    """
+    found = array("I")
+    if _fast is not None:
+        words = b"".join(struct.pack("<HH", start, stop) for start, stop in holes)
+        found.frombytes(_fast.records(data, size, heads, words, begun))
+        if byteorder == "big":
+            found.byteswap()
+        return found
+    count = len(data) // size
+    head = len(heads) // count if count else 0
+    for one in range(count):
+        record = bytearray(data[one * size : one * size + size])
+        for start, stop in holes:
+            record[start:stop] = bytes(stop - start)
+        found.append(_crc(record, _crc(heads[one * head : one * head + head], begun)))
+    return found
+
+
+def _crc(data: bytes | bytearray | memoryview, begun: int) -> int:
+    """Go on with a CRC-32C, two bytes a step: about 10 MB/s."""
+    table, single = _table(), _single()
+    crc = begun ^ 0xFFFF_FFFF
+    even = len(data) & ~1
+    words = array("H", bytes(data[:even]))
+    if byteorder == "big":
+        words.byteswap()
+    for word in words:
+        crc = table[(crc ^ word) & 0xFFFF] ^ crc >> 16
+    if even < len(data):
+        crc = single[(crc ^ data[even]) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFF_FFFF
 
 
 def xxh64(data: bytes | bytearray | memoryview, sector: int) -> bytes:
@@ -74,14 +112,26 @@ SUMS: Final[Mapping[str, tuple[int, Summed]]] = {  # bytes of a checksum, and wh
 
 
 @cache
-def _table() -> tuple[int, ...]:
-    found = []
+def _table() -> array[int]:
+    """Return what 16 bits add to a CRC-32C, for little-endian words."""
+    single = _single()
+    words = array("I")
+    for word in range(65536):
+        crc = single[word & 0xFF] ^ (word >> 8)
+        words.append(single[crc & 0xFF] ^ (crc >> 8))
+    return words
+
+
+@cache
+def _single() -> array[int]:
+    """Return what 8 bits add."""
+    single = array("I")
     for value in range(256):
         crc = value
         for _ in range(8):
             crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
-        found.append(crc)
-    return tuple(found)
+        single.append(crc)
+    return single
 
 
 def _rotated(value: int, bits: int) -> int:

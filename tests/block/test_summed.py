@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import zlib
 from array import array
 from typing import TYPE_CHECKING
@@ -297,3 +298,31 @@ def test_segments_of_lzo_decode_across_sectors(monkeypatch, quick) -> None:
             assert len(segments(bytes(damaged), len(data), 4096)) == len(data)
         except BadUnit:
             continue
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("size", [1, 7, 128, 256, 511])
+def test_checksums_of_records_are_those_of_the_bytes_they_stand_for(
+    quick: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before, a record's own prefix and the record with its holes are one stream of bytes."""
+    if not quick:
+        monkeypatch.setattr(sums, "_fast", None)
+    rng = random.Random(size)
+    count = 5
+    data, heads, before = rng.randbytes(count * size), rng.randbytes(count * 8), rng.randbytes(16)
+    holes = [(0, 1)] if size < 8 else [(2, 4), (size - 4, size)]
+    begun = sums.records(before, 16, b"", ())[0]
+    found = sums.records(data, size, heads, holes, begun)
+    for one in range(count):
+        record = bytearray(data[one * size : one * size + size])
+        for start, stop in holes:
+            record[start:stop] = bytes(stop - start)
+        whole = before + heads[8 * one : 8 * one + 8] + record
+        assert found[one] == int.from_bytes(sums.crc32c(whole, len(whole)), "little")
+    assert sums.records(b"123456789", 9, b"", ())[0] == 0xE3069283  # RFC 3720's check value
+    if quick:
+        for bad in ([(4, 2)], [(0, size + 1)], [(0, 65)]):
+            words = b"".join(struct.pack("<HH", *hole) for hole in bad)
+            with pytest.raises(ValueError, match="holes"):
+                sums._fast.records(bytes(size), size, b"", words, 0)
