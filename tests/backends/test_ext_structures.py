@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import random
 import re
 import struct
 from typing import TYPE_CHECKING
@@ -40,7 +41,9 @@ class CountingReader(MemoryReader):
 def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return an empty ext4 of blocks of 1 KiB; everything from block 1000 on is free."""
     folder = tmp_path_factory.mktemp("ext")
-    image = make(folder / "ext.img", "-t", "ext4", "-b", "1024", "-O", "^has_journal", size=4 << 20)
+    image = make(
+        folder / "ext.img", "-t", "ext4", "-b", "1024", "-O", "^has_journal,^metadata_csum", size=4 << 20
+    )
     return image.read_bytes()
 
 
@@ -330,3 +333,85 @@ def test_a_transaction_that_was_not_committed_is_told_apart(tmp_path: Path) -> N
         "journal: it holds 0 committed transactions with 0 blocks, and 3 of one that was not committed"
         in notes
     )
+
+
+def broken(image: Path, at: int, mask: int = 0x10) -> None:
+    """Turn over one bit."""
+    with image.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ mask]))
+
+
+def shown(image: Path, *words: str) -> int:
+    """Return the number that ends debugfs's answer."""
+    return int(re.findall(r"\d+", run("debugfs", "-R", " ".join(words), image))[-1])
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("-I", "128"), ("-O", "metadata_csum_seed"), ("-O", "^metadata_csum")]
+)
+def test_metadata_with_a_wrong_checksum_is_said_and_costs_what_depends_on_it(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """debugfs, which compares them too, says where everything lies."""
+    source = tmp_path / "source"
+    (source / "folder").mkdir(parents=True)
+    (source / "other").mkdir()
+    for name in ("one", "two", "three"):
+        (source / "folder" / name).write_bytes(name.encode() * 1000)
+    (source / "other" / "file").write_text("here")
+    image = tmp_path / "image"
+    make(image, "-t", "ext4", "-b", "1024", *options, "-d", str(source), size=16 << 20)
+    if "seed" in "".join(options):
+        run("tune2fs", "-U", "random", image)  # the seed stays what it was
+    summed = options != ("-O", "^metadata_csum")
+    data = b"".join(bytes([i % 251]) * 1024 if i % 2 else bytes(1024) for i in range(40))
+    (tmp_path / "sparse").write_bytes(data)
+    with (tmp_path / "sparse").open("r+b") as file:  # an extent for every other block: a tree of two levels
+        for i in range(0, 40, 2):
+            file.seek(i * 1024)
+            file.write(bytes(1024))
+    run("debugfs", "-w", "-R", f"write {tmp_path / 'sparse'} sparse", image)
+    good = open_files("ext", FileReader(image))
+    before = walk(good)
+    assert not any(entry.attr.damaged for entry in before.values())
+    assert content(good, FileReader(image), 0, before[b"folder/one"]) == b"one" * 1000
+    two, folder = before[b"folder/two"].attr.inum, before[b"folder"].attr.inum
+    place = run("debugfs", "-R", f"imap <{two}>", image)
+    block, offset = re.search(r"located at block (\d+), offset (0x[0-9a-f]+)", place).groups()
+    broken(image, int(block) * 1024 + int(offset, 16) + 16)  # a time
+    broken(image, shown(image, "blocks", f"<{folder}>") * 1024 + 900)  # behind its entries
+    files = open_files("ext", FileReader(image))
+    page = files.list(0, folder, 0, 100)
+    found = {entry.name: entry for entry in page.entries}
+    assert set(found) == {b"one", b"two", b"three"}
+    assert ("checksum" in found[b"two"].attr.damaged) == summed
+    assert not found[b"one"].attr.damaged
+    assert ("checksum" in page.damaged) == summed
+    assert not files.list(0, before[b"other"].attr.inum, 0, 100).damaged
+
+
+def test_an_extent_block_with_a_wrong_checksum_costs_what_it_says(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    make(image, "-t", "ext4", "-b", "1024", size=16 << 20)
+    (tmp_path / "pieces").write_bytes(random.Random(1).randbytes(64 * 1024))
+    with (tmp_path / "pieces").open("r+b") as file:
+        for at in range(0, 64, 2):
+            os.posix_fallocate(file.fileno(), at * 1024, 1024)
+    words = [f"write {tmp_path / 'pieces'} pieces", *(f"punch pieces {i} {i}" for i in range(0, 60, 2))]
+    (tmp_path / "commands").write_text("\n".join(words) + "\n")
+    run("debugfs", "-w", "-f", tmp_path / "commands", image)
+    files = open_files("ext", FileReader(image))
+    entry = walk(files)[b"pieces"]
+    expected = bytearray((tmp_path / "pieces").read_bytes())
+    for at in range(0, 60, 2):
+        expected[at * 1024 : at * 1024 + 1024] = bytes(1024)
+    assert content(files, FileReader(image), 0, entry) == expected
+    tree = run("debugfs", "-R", "ex pieces", image)
+    node = int(re.search(r"\d/ *1 +1/ +\d+ +\d+ - +\d+ +(\d+)", tree)[1])
+    broken(image, node * 1024 + 12 + 6, 1)
+    files = open_files("ext", FileReader(image))
+    with pytest.raises(OSError, match="lost"):
+        content(files, FileReader(image), 0, walk(files)[b"pieces"])

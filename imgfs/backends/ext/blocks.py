@@ -35,11 +35,12 @@ _FIRST: Final = struct.Struct("<HHHHIIHHI")  # header and first extent of a root
 class _Runs:
     """Runs of one file, ascending, joined, gaps declared holes. Units: blocks in, bytes out."""
 
-    __slots__ = ("_block", "_first", "_inode", "_limit", "_stop", "at", "rows", "visited")
+    __slots__ = ("_block", "_first", "_inode", "_limit", "_stop", "at", "owner", "rows", "visited")
 
     def __init__(self, inode: Inode, tables: Tables, size: int) -> None:
         block = tables.superblock.block
         self._inode = inode.number
+        self.owner = inode.number, inode.generation
         self._block = block
         self._first = tables.superblock.first
         self._limit = tables.limit
@@ -189,7 +190,10 @@ def _extents(runs: _Runs, tables: Tables, node: bytes, depth: int, start: int, s
         child = high << 32 | low
         try:
             runs.enter(child)
-            _extents(runs, tables, tables.block(child), depth - 1, first, end)
+            block = tables.block(child)
+            if tables.sums is not None and not tables.sums.extents(*runs.owner, block):
+                raise Malformed(f"the checksum of block {child}, which says where bytes lie, differs")
+            _extents(runs, tables, block, depth - 1, first, end)
         except EvidenceError:
             _lose(runs, first, end)
 

@@ -40,12 +40,15 @@ def live_names(inode: Inode, tables: Tables) -> Iterator[Found]:
         Malformed: nothing says where the directory lies.
     """
     typed = bool(tables.superblock.incompat & FILETYPE)
+    sums = None if inode.flags & INLINE else tables.sums
     unpack = _HEAD.unpack_from
     for piece in _pieces(inode, tables):
         if piece is None or isinstance(piece, Damage):
             yield piece
             continue
         base, data, at, stop = piece
+        if sums is not None and not sums.leaf(inode.number, inode.generation, data[at:stop]):
+            yield Damage(f"directory {inode.number}: the checksum of the block at {base + at} differs")
         while at < stop:
             record = _record(data, at, stop)
             if not record:

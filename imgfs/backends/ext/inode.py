@@ -170,6 +170,8 @@ def attr_of_fields(number: int, fields: Fields, tables: Tables, inum: int, *, de
             sectors += (size + 511) >> 9  # as stat says of files, so that nobody takes them for holes
         if flags & ENCRYPTED:
             damaged = damaged or FSCRYPT
+    if number in tables.bad:
+        damaged = damaged or f"inode {number}: its checksum differs"
     a_ns: int | None = atime * _SECOND
     c_ns: int | None = ctime * _SECOND
     m_ns: int | None = mtime * _SECOND

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from imgfs.backends._crc32c import crc32c
 from imgfs.errors import EvidenceError, NotMine, NotSupported
 from imgfs.limits import MAX_SIZE
 
@@ -32,6 +33,7 @@ RECOVER: Final = 0x4
 JOURNAL_DEV: Final = 0x8
 META_BG: Final = 0x10
 BIT64: Final = 0x80
+CSUM_SEED: Final = 0x2000
 LARGEDIR: Final = 0x4000
 _KNOWN_INCOMPAT: Final = 0x3F7DF
 # s_feature_ro_compat
@@ -58,7 +60,8 @@ class Superblock:
     """A plausible superblock.
 
     Units: ``block``, ``inode_size``, ``descriptor`` and ``size`` bytes; ``first`` the number of the
-    first data block; ``copy`` the group this copy lies in.
+    first data block; ``copy`` the group this copy lies in; ``checksum_seed`` what checksums of metadata
+    go on from.
     """
 
     block: int
@@ -78,6 +81,7 @@ class Superblock:
     uuid: str
     label: str
     journal_inode: int
+    checksum_seed: int
     copy: int
     intact: bool
 
@@ -223,6 +227,11 @@ def parse(raw: bytes, copy: int = 0) -> Superblock | None:
     ):
         return None
     uuid = UUID(bytes=raw[104:120])
+    seed = (
+        struct.unpack_from("<I", raw, 0x270)[0]
+        if incompat & CSUM_SEED
+        else crc32c(raw[104:120]) ^ 0xFFFF_FFFF
+    )
     return Superblock(
         block=block,
         blocks=blocks,
@@ -241,16 +250,8 @@ def parse(raw: bytes, copy: int = 0) -> Superblock | None:
         uuid=str(uuid) if uuid.int else "",
         label=raw[120:136].split(b"\0", 1)[0].decode("utf-8", "replace"),
         journal_inode=struct.unpack_from("<I", raw, 0xE0)[0],
+        checksum_seed=seed,
         copy=copy,
-        intact=not ro_compat & METADATA_CSUM or _crc32c(raw[:0x3FC]) == int.from_bytes(raw[0x3FC:], "little"),
+        intact=not ro_compat & METADATA_CSUM
+        or crc32c(raw[:0x3FC]) ^ 0xFFFF_FFFF == int.from_bytes(raw[0x3FC:], "little"),
     )
-
-
-def _crc32c(data: bytes) -> int:
-    """Return the CRC-32C without its final inversion, which ext4 leaves out ("Checksums")."""
-    crc = 0xFFFFFFFF
-    for byte in data:  # 1,020 bytes, once per file system: no table is worth its lines
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc

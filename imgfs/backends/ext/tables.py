@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends.ext.checksums import Checksums
 from imgfs.backends.ext.superblock import GDT_CSUM, METADATA_CSUM, Superblock
 from imgfs.errors import EvidenceError, Malformed, NotFound
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from imgfs.backends import Reader
 
 _CHUNK: Final = 32 << 10  # bytes of an inode table read at once: a page of a directory needs a few
+_BAD: Final = 100_000  # inodes remembered as damaged
 _CHUNKS: Final = 256  # of them kept: 8 MiB
 _BITMAPS: Final = 64  # inode bitmaps kept
 _GROUPS: Final = 65_536  # parsed descriptors kept
@@ -40,16 +42,30 @@ class Group:
 class Tables:
     """The blocks of one file system, and where its inodes lie in them.
 
+    ``sums`` None: metadata has no checksums.
+
     Units: ``limit`` bytes that can be read: the file system, or less of it when the volume is shorter.
     """
 
-    __slots__ = ("_bitmaps", "_chunks", "_groups", "_reader", "_table_size", "limit", "superblock")
+    __slots__ = (
+        "_bitmaps",
+        "_chunks",
+        "_groups",
+        "_reader",
+        "_table_size",
+        "bad",
+        "limit",
+        "sums",
+        "superblock",
+    )
 
     def __init__(self, reader: Reader, superblock: Superblock) -> None:
         self._reader = reader
         self.superblock = superblock
         self.limit = min(superblock.size, reader.size)
         self._table_size = superblock.inodes_per_group * superblock.inode_size
+        self.sums = Checksums(superblock) if superblock.ro_compat & METADATA_CSUM else None
+        self.bad: set[int] = set()  # inodes that were seen, whose checksum differs
         self._groups: dict[int, Group] = {}
         self._chunks: dict[int, bytes] = {}
         self._bitmaps: dict[int, bytes] = {}
@@ -129,6 +145,9 @@ class Tables:
             if len(self._chunks) >= _CHUNKS:
                 del self._chunks[next(iter(self._chunks))]
             kept = self._chunks[key] = data
+            if self.sums is not None and len(self.bad) < _BAD:
+                first = number * sb.inodes_per_group + start // sb.inode_size + 1
+                self.bad.update(self.sums.inodes(first, data))
         return kept, at - start
 
     def is_allocated(self, number: int) -> bool:

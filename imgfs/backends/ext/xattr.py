@@ -89,6 +89,8 @@ def _stored(inode: Inode, tables: Tables) -> Iterator[Stored]:
         block = tables.block(number)
         if block[:4] != _MAGIC:
             raise Malformed(f"inode {inode.number}: block {number} holds no extended attributes")
+        if tables.sums is not None and not tables.sums.attributes(number, block):
+            raise Malformed(f"inode {inode.number}: the checksum of block {number}, its attributes, differs")
         yield from _entries(block, _BLOCK_HEADER, 0, tables)
 
 
