@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from imgfs.block.handover import Decoders
     from imgfs.block.pieces import ByteSource, Piece
 
-_SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB + MARGIN  # the largest request of the kernel
+_SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB  # the largest request of the kernel
 
 
 class Fetcher:
@@ -56,6 +56,7 @@ class Fetcher:
             self._pool, partial(self._fill, lost_zero=False), partial(self._bring, lost_zero=False)
         )
         self._scratch = memoryview(bytearray(_SCRATCH))
+        self._plain = memoryview(b"")  # another for plaintext, which may be on its way into the first
         self._nowait = self._waited = self._stored = self._lost = 0
 
     def use(self, ring: Ring | None) -> None:
@@ -193,7 +194,9 @@ class Fetcher:
         if type(source) is not CipherMap or self._decoding.holds(piece) or (stored := quick(piece)) is None:
             return self._decoding.held(piece)
         needed = piece.length + MARGIN
-        room = self._scratch if needed <= len(self._scratch) else memoryview(bytearray(needed))
+        if needed > len(self._plain):
+            self._plain = memoryview(bytearray(max(needed, _SCRATCH + MARGIN)))
+        room = self._plain
         try:
             data = source.at_once(piece, stored, room)
         except NotCached:

@@ -11,12 +11,13 @@ import trio
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from imgfs import limits
+from imgfs.block import sums
 from imgfs.block.build import build
 from imgfs.block.enciphered import CipherMap
 from imgfs.block.fetch import open_fetcher
 from imgfs.block.hostfile import HostFile
 from imgfs.errors import MediaChanged
-from imgfs.model import Codec, Enciphered, Linear
+from imgfs.model import Codec, Enciphered, Linear, Summed
 
 SIZE = 3 * limits.MIB + 40 * 4096
 
@@ -92,3 +93,31 @@ async def test_ciphertext_of_a_file_that_changed_is_not_decrypted(tmp_path) -> N
         async with open_fetcher() as fetcher:
             with pytest.raises(MediaChanged):
                 fetcher.fetch_nowait(source, 0, 4096)
+
+
+@pytest.mark.trio
+async def test_sectors_with_checksums_lie_in_ciphertext(tmp_path) -> None:
+    """Plaintext and what is compared have places of their own: all of it is answered at once."""
+    path = tmp_path / "image"
+    plain, codec = written(path, "aes-xts", "plain64", 4096, 3)
+    (tmp_path / "sums").write_bytes(sums.SUMS["crc32c"][1](plain, 4096))
+    with (
+        contextlib.closing(HostFile.open(path)) as file,
+        contextlib.closing(HostFile.open(tmp_path / "sums")) as summed,
+    ):
+        layouts = (
+            Enciphered(size=SIZE, sector=4096, codec=codec, base=limits.MIB),
+            Summed(size=SIZE, sector=4096, kind="crc32c", which=2, sums=1),
+        )
+        source = build(layouts, [file, summed], "x")
+        async with open_fetcher() as fetcher:
+            rng = random.Random(4)
+            for _ in range(60):
+                start = rng.randrange(SIZE)
+                stop = min(SIZE, start + rng.choice([1, 5000, 300_000, limits.MIB, 2 * limits.MIB]))
+                try:
+                    found = bytes(fetcher.fetch_nowait(source, start, stop))
+                except trio.WouldBlock:
+                    found = bytes(await fetcher.fetch(source, start, stop))
+                assert found == plain[start:stop]
+            assert fetcher.statistics().nowait > 40
