@@ -39,13 +39,19 @@ CIPHERS: Final = (
     ("serpent",),
     ("twofish",),
     ("camellia",),
+    ("kuznyechik",),
     ("aes", "twofish"),
     ("serpent", "aes"),
     ("twofish", "serpent"),
     ("camellia", "serpent"),
     ("aes", "twofish", "serpent"),
     ("serpent", "twofish", "aes"),
+    ("camellia", "kuznyechik"),
+    ("kuznyechik", "aes"),
+    ("kuznyechik", "twofish"),
+    ("kuznyechik", "serpent", "camellia"),
 )
+LATER: Final = frozenset(("camellia", "kuznyechik"))  # ciphers of VeraCrypt alone
 MAGICS: Final = {"VeraCrypt": b"VERA", "TrueCrypt": b"TRUE"}
 
 
@@ -190,7 +196,8 @@ def opened(
     for codec in codecs(names, key):
         ciphers.decrypt(codec, len(data), 0, 1, data)
     mode = "xts"
-    if data[:4] != MAGICS[derivation.program] and derivation.program == "TrueCrypt" and len(names) == 1:
+    old = derivation.program == "TrueCrypt" and len(names) == 1 and LATER.isdisjoint(names)
+    if old and data[:4] != MAGICS[derivation.program]:
         data, mode = _old(stored, key, names[0]), "cbc"
     if data[:4] != MAGICS[derivation.program]:
         return None

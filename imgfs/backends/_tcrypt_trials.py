@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends._tcrypt import CIPHERS, DERIVATIONS, KEY, opened
+from imgfs.backends._tcrypt import CIPHERS, DERIVATIONS, KEY, LATER, opened
 from imgfs.errors import EvidenceError, Malformed
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from imgfs.backends._tcrypt_secrets import Candidate
 
 _SINGLE: Final = tuple(names for names in CIPHERS if len(names) == 1)
+_FIRST: Final = tuple(names for names in CIPHERS if LATER.isdisjoint(names))
 _CASCADES: Final = tuple(names for names in CIPHERS if len(names) > 1)
 _SHORT: Final = 2 * KEY
 _LONG: Final = 3 * _SHORT
@@ -145,7 +146,9 @@ def _order() -> Iterable[tuple[Derivation, int, tuple[tuple[str, ...], ...]]]:
     """Return derivations, bytes of key, and the ciphers to try with it, likely and cheap ones first."""
     later = []
     for one in DERIVATIONS:
-        if one.program == "TrueCrypt" or one.digest == "argon2id":
+        if one.program == "TrueCrypt":
+            yield one, _LONG, _FIRST
+        elif one.digest == "argon2id":
             yield one, _LONG, CIPHERS
         else:
             yield one, _SHORT, _SINGLE

@@ -125,8 +125,8 @@ BACKEND = Backend(
     imports=("imgfs.backends._kdf",),
     supports=(
         "VeraCrypt and TrueCrypt; PBKDF2 of sha512, sha256, blake2s, whirlpool, streebog, ripemd160, sha1;"
-        " argon2id; PIM, key files; hidden volumes, backup headers; aes, serpent, twofish, camellia and their"
-        " cascades in xts; single ciphers in the cbc of old TrueCrypt"
+        " argon2id; PIM, key files; hidden volumes, backup headers; aes, serpent, twofish, camellia,"
+        " kuznyechik and their cascades in xts; single ciphers in the cbc of old TrueCrypt"
     ),
     truth=("corpus", "peer", "composed"),
 )

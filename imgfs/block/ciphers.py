@@ -15,7 +15,7 @@ from array import array
 from sys import byteorder
 from typing import TYPE_CHECKING, Final
 
-from imgfs.block import gcrypt, sectors
+from imgfs.block import gcrypt, kuznyechik, sectors
 from imgfs.errors import Malformed
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Parameters = dict[str, int | bytes]
 
 _AES: Final = "aes"
 _OTHERS: Final = ("serpent", "twofish", "camellia")
+_OURS: Final = "kuznyechik"
 _MODES: Final = ("xts", "cbc", "ecb", "elephant")
 _QUICK: Final = ("aes-xts", "aes-cbc")
 _KEYS: Final = (16, 24, 32)
@@ -45,14 +46,16 @@ def check(claim: Enciphered) -> None:
     cipher, mode = _parts(claim.codec)
     key = _bytes(claim.codec, "key")
     iv = _bytes(claim.codec, "iv").decode("ascii", "replace")
-    if cipher not in (_AES, *_OTHERS) or mode not in _MODES or (mode != "ecb" and iv not in IVS):
+    if cipher not in (_AES, _OURS, *_OTHERS) or mode not in _MODES or (mode != "ecb" and iv not in IVS):
         raise Malformed(f"no cipher {claim.codec.name[:40]!r} with vectors {iv[:40]!r}")
     if mode == "elephant" and (cipher != _AES or iv != "eboiv"):
         raise Malformed("the diffuser is that of AES-CBC with vectors of the byte")
-    if cipher != _AES and not gcrypt.available():
+    if cipher in _OTHERS and not gcrypt.available():
         raise Malformed(f"{cipher} needs libgcrypt, which is not installed here")
+    if cipher == _OURS and (mode not in ("xts", "ecb") or not kuznyechik.available()):
+        raise Malformed(f"Kuznyechik is in an extension that was not built here, and not in {mode}")
     halves = 2 if mode in ("xts", "elephant") else 1
-    if len(key) % halves or len(key) // halves not in _KEYS:
+    if len(key) % halves or len(key) // halves not in (_KEYS if cipher != _OURS else (kuznyechik.KEY,)):
         raise Malformed(f"a key of {len(key)} bytes for {claim.codec.name[:40]}")
     if iv == "essiv" and len(_bytes(claim.codec, "ivkey")) not in _KEYS:
         raise Malformed("ESSIV with no key for its vectors")
@@ -81,7 +84,7 @@ def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray | 
         if cipher == _AES:
             sectors.aes_ecb(key, data)
         else:
-            data[:] = gcrypt.ecb(cipher, key, data, decrypt=True)
+            data[:] = _blocks(cipher, key, data, decrypt=True)
         return
     if mode == "elephant":
         _diffused(codec, key, sector, range(first, first + count * step, step), data)
@@ -95,9 +98,9 @@ def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray | 
         gcrypt.cbc(cipher, key, vectors, sector, data)
     else:
         half = len(key) // 2
-        tweaks = gcrypt.ecb(cipher, key[half:], vectors, decrypt=False)
+        tweaks = _blocks(cipher, key[half:], vectors, decrypt=False)
         sectors.mask(tweaks, sector, data)
-        data[:] = gcrypt.ecb(cipher, key[:half], data, decrypt=True)
+        data[:] = _blocks(cipher, key[:half], data, decrypt=True)
         sectors.mask(tweaks, sector, data)
 
 
@@ -183,4 +186,11 @@ def _ecb(cipher: str, key: bytes, data: bytes | bytearray) -> bytes:
     """Encrypt blocks one by one."""
     if cipher == _AES:
         return sectors.aes_ecb_encrypted(key, data)
-    return bytes(gcrypt.ecb(cipher, key, data, decrypt=False))
+    return bytes(_blocks(cipher, key, data, decrypt=False))
+
+
+def _blocks(cipher: str, key: bytes, data: bytes | bytearray | memoryview, *, decrypt: bool) -> bytearray:
+    """Return blocks of a cipher that is not AES, one by one."""
+    if cipher == _OURS:
+        return kuznyechik.ecb(key, data, decrypt=decrypt)
+    return gcrypt.ecb(cipher, key, data, decrypt=decrypt)

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from imgfs.block import ciphers, gcrypt, sectors
+from imgfs.block import ciphers, gcrypt, kuznyechik, sectors
 from imgfs.block.enciphered import CipherMap
 from imgfs.block.memory import Memory
 from imgfs.errors import Malformed
@@ -105,6 +105,40 @@ def test_xts_is_the_same_in_registers_of_every_width(lanes: int, half: int) -> N
                 assert found[i * sector : (i + 1) * sector] == expected, (sector, i)
     finally:
         _ciphers.widest(4)
+
+
+def multiplied(a: int, b: int) -> int:
+    """Multiply in GF(2^8) modulo x^8 + x^7 + x^6 + x + 1."""
+    product = 0
+    for bit in range(8):
+        if b >> bit & 1:
+            product ^= a << bit
+    for bit in range(14, 7, -1):
+        if product >> bit & 1:
+            product ^= 0x1C3 << bit - 8
+    return product
+
+
+def test_kuznyechik_is_what_rfc_7801_says() -> None:
+    """Its examples (sections 5.2, 5.4, 5.5): R, keys and a block; and L as its definition has it."""
+    key = bytes.fromhex("8899aabbccddeeff0011223344556677fedcba98765432100123456789abcdef")
+    plain = bytes.fromhex("1122334455667700ffeeddccbbaa9988")
+    found = kuznyechik.ecb(key, plain, decrypt=False)
+    assert found.hex() == "7f679d90bebc24305a468d42b9d4edcd"
+    assert kuznyechik.ecb(key, found, decrypt=True) == plain
+    factors = (148, 32, 133, 16, 194, 192, 1, 251, 1, 192, 194, 16, 133, 32, 148, 1)
+    state = list(bytes.fromhex("00000000000000000000000000000100"))
+    for _ in range(4):
+        total = 0
+        for one, factor in zip(state, factors, strict=True):
+            total ^= multiplied(one, factor)
+        state = [total, *state[:-1]]
+    assert bytes(state).hex() == "0d64a594000000000000000000000000"  # so that the definition here is theirs
+    rng = random.Random(7801)
+    many = rng.randbytes(16 * 500)
+    assert kuznyechik.ecb(key, kuznyechik.ecb(key, many, decrypt=False), decrypt=True) == many
+    single = [kuznyechik.ecb(key, many[at : at + 16], decrypt=False) for at in range(0, len(many), 16)]
+    assert b"".join(single) == kuznyechik.ecb(key, many, decrypt=False)
 
 
 @pytest.mark.parametrize("cipher", ["serpent", "twofish", "camellia"])
