@@ -153,7 +153,6 @@ def _plain(
 
 
 RECOGNISED: tuple[Backend, ...] = (
-    _plain("xfs", "XFS", 0, b"XFSB", version=Version(100, ">H", 0xF)),
     _plain("xfslog", "XFS external log", 0, b"\xfe\xed\xba\xbe"),
     _plain("apfs", "APFS", 32, b"NXSB"),
     _plain(
