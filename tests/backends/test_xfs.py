@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imgfs.testing.fakes import FileReader
-from imgfs.testing.files import check_files, check_hostile, open_files, walk
+from imgfs.testing.files import check_files, check_hostile, open_files
 from tests.backends.extimages import look
 from tests.backends.tskimages import run
 from tests.backends.xfsimages import asked, attached, compare, make, plant_all, prototype

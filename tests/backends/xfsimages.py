@@ -1,4 +1,4 @@
-"""XFS images: made by mkfs, filled through the kernel or from a prototype file, and what others read in them."""
+"""XFS images: made by mkfs, filled through the kernel or from a prototype file, and what others see."""
 
 from __future__ import annotations
 

@@ -181,11 +181,15 @@ def attr_of_fields(number: int, fields: Fields, data: bytes, at: int, volume: Vo
     c_ns: int | None
     b_ns: int | None = None
     if flags2 & BIGTIME:
-        times = [(stored & _ALL) - _BIG_EPOCH for stored in (atime, mtime, ctime, crtime)]
-        a_ns, m_ns, c_ns, b_ns = times
-        if max(times) > _LATEST:  # it counts to 2486, nanoseconds to 2262
-            damaged = damaged or f"inode {number}: a time after 2262 is not shown"
-            a_ns, m_ns, c_ns, b_ns = (None if ns > _LATEST else ns for ns in times)
+        a_ns = (atime & _ALL) - _BIG_EPOCH
+        m_ns = (mtime & _ALL) - _BIG_EPOCH
+        c_ns = (ctime & _ALL) - _BIG_EPOCH
+        b_ns = (crtime & _ALL) - _BIG_EPOCH
+        if atime | mtime | ctime | crtime < 0:  # behind 2193: it counts to 2486, nanoseconds to 2262
+            times = [None if ns > _LATEST else ns for ns in (a_ns, m_ns, c_ns, b_ns)]
+            if None in times:
+                damaged = damaged or f"inode {number}: a time after 2262 is not shown"
+                a_ns, m_ns, c_ns, b_ns = times
     else:
         a_ns = (atime >> 32) * _SECOND + (atime & _LOW)
         m_ns = (mtime >> 32) * _SECOND + (mtime & _LOW)

@@ -59,13 +59,15 @@ class Volume:
     Units: ``limit`` bytes that can be read: the file system, or less of it when the volume is shorter.
     """
 
-    __slots__ = ("_chunks", "_reader", "limit", "superblock")
+    __slots__ = ("_chunks", "_mask", "_reader", "limit", "superblock")
 
     def __init__(self, reader: Reader, superblock: Superblock) -> None:
         self._reader = reader
         self.superblock = superblock
         self.limit = min(superblock.size, reader.size)
         self._chunks: dict[int, Chunk] = {}
+        in_group = superblock.group_bits + superblock.inode_bits
+        self._mask = min(_CHUNK // superblock.inode, 1 << in_group) - 1
 
     def read(self, start: int, length: int) -> bytes:
         """Return bytes of the file system. Raises EvidenceError when it does not have them."""
@@ -119,43 +121,50 @@ class Volume:
             NotFound: no allocation group has that number, or no inode is there.
             EvidenceError: it cannot be read, or is damaged.
         """
-        sb = self.superblock
-        group, rest = divmod(number, 1 << sb.group_bits + sb.inode_bits)
-        per_chunk = _CHUNK // sb.inode
-        inodes = sb.group_size(group) << sb.inode_bits if 0 <= group < sb.groups else 0
-        if not 0 < rest < inodes:
-            raise NotFound(f"inode {number}")
-        first = rest - rest % per_chunk
-        index = rest - first
-        key = number - index
-        chunk = self._chunks.get(key)
-        if chunk is None:
-            start = (group * sb.group_blocks << sb.block_bits) + first * sb.inode
-            count = min(per_chunk, inodes - first)
-            try:
-                data = self.read(start, count * sb.inode)
-            except EvidenceError:  # a neighbour is lost: this one may be there
-                return self._alone(start + index * sb.inode, number), 0
-            if len(self._chunks) >= _CHUNKS:
-                del self._chunks[next(iter(self._chunks))]
-            chunk = self._chunks[key] = Chunk(data, count)
-            if sb.checked:
-                self._check_all(chunk, key)
-        at = index * sb.inode
+        index = number & self._mask
+        chunk = self._chunks.get(number - index) or self._chunk(number - index, index)
+        if chunk is None:  # a neighbour is lost: this one may be there
+            return self._alone(number), 0
+        at = index * self.superblock.inode
         why = chunk.good[index]
         if why is None:
-            why = chunk.good[index] = self._judge(chunk.data[at : at + sb.inode], number)
+            why = chunk.good[index] = self._judge(chunk.data[at : at + self.superblock.inode], number)
         if why:
             raise _error(why, number)
         return chunk.data, at
+
+    def _chunk(self, first: int, index: int) -> Chunk | None:
+        """Return inodes from ``first`` on, at least those up to ``index``; None: not all can be read."""
+        sb = self.superblock
+        start = self._inode_place(first + index) - index * sb.inode
+        group, rest = divmod(first, 1 << sb.group_bits + sb.inode_bits)
+        count = min(self._mask + 1, (sb.group_size(group) << sb.inode_bits) - rest)
+        try:
+            data = self.read(start, count * sb.inode)
+        except EvidenceError:
+            return None
+        if len(self._chunks) >= _CHUNKS:
+            del self._chunks[next(iter(self._chunks))]
+        chunk = self._chunks[first] = Chunk(data, self._mask + 1)
+        if sb.checked:
+            self._check_all(chunk, first)
+        return chunk
+
+    def _inode_place(self, number: int) -> int:
+        """Return the byte where an inode would lie. Raises NotFound when no allocation group has it."""
+        sb = self.superblock
+        group, rest = divmod(number, 1 << sb.group_bits + sb.inode_bits)
+        if not 0 <= group < sb.groups or rest >= sb.group_size(group) << sb.inode_bits:
+            raise NotFound(f"inode {number}")
+        return (group * sb.group_blocks << sb.block_bits) + rest * sb.inode
 
     def inode(self, number: int) -> bytes:
         """Return the bytes of an inode; raises as ``located``."""
         data, at = self.located(number)
         return data[at : at + self.superblock.inode]
 
-    def _alone(self, at: int, number: int) -> bytes:
-        data = self.read(at, self.superblock.inode)
+    def _alone(self, number: int) -> bytes:
+        data = self.read(self._inode_place(number), self.superblock.inode)
         why = self._judge(data, number)
         if why:
             raise _error(why, number)
@@ -166,7 +175,7 @@ class Volume:
         size, data, uuid = self.superblock.inode, chunk.data, self.superblock.meta_uuid
         found = [
             index
-            for index in range(len(chunk.good))
+            for index in range(len(data) // size)
             if data[index * size : index * size + 2] == _MARK
             and data[index * size + 4] == 3  # the version with a checksum
             and _OWN.unpack_from(data, index * size + 152) == (first + index, uuid)
