@@ -203,7 +203,7 @@ def parse(raw: bytes, copy: int = 0) -> Superblock | None:
         meta_uuid=meta,
         label=label.split(b"\0")[0].decode("utf-8", "replace"),
         intact=good,
-        unfinished=bool(unfinished),
+        unfinished=bool(unfinished) and not copy,  # mkfs never takes it back in the copies
         copy=copy,
     )
 
