@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Backend, Role, Signature
-from imgfs.backends.xfs.checksum import LIBRARY
 from imgfs.backends.xfs.files import XfsFiles
 from imgfs.backends.xfs.inode import read_inode
 from imgfs.backends.xfs.log import remark
@@ -117,7 +116,6 @@ BACKEND = Backend(
         *(Signature(at, _GROUP) for at in (512, 1024, 2048, 4096)),
     ),
     open=open_xfs,
-    imports=(LIBRARY,),
     supports="versions 4 and 5, checked metadata, extended attributes, ACLs, reflinks; not: real-time files",
     truth=("kernel", "peer", "corpus"),
 )

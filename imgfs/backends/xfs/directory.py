@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._deleted_source import Damage, Name
-from imgfs.backends.xfs.checksum import all_intact, intact
+from imgfs.backends.xfs.checksum import all_intact
 from imgfs.backends.xfs.extents import blocks_of
 from imgfs.backends.xfs.inode import LOCAL, Inode
 from imgfs.backends.xfs.volume import DIRECTORY
@@ -166,17 +166,14 @@ def _judged(
     """Yield the blocks that ``data`` consists of, checked."""
     sb = volume.superblock
     size = sb.directory
-    blocks = [data] if len(data) == size else [data[at : at + size] for at in range(0, len(data), size)]
     marks = (b"XDB3", b"XDD3") if sb.checked else (b"XD2B", b"XD2D")
-    at_once = sb.checked and all_intact(blocks, DIRECTORY.checksum)
-    for index, block in enumerate(blocks):
-        offset = index * size
-        why = ""
+    good = all_intact(data, size, DIRECTORY.checksum) if sb.checked else []
+    for at in range(0, len(data), size):
+        block, why = data[at : at + size], ""
+        if sb.checked:
+            why = volume.misplaced(block, DIRECTORY, place + at, inode.number)
+            if not good[at // size]:
+                why = "the checksum differs"
         if block[:4] not in marks or (block[:4] == marks[0] and inode.size != size):
             why = "no block of a directory"
-        elif sb.checked:
-            if not at_once and not intact(block, DIRECTORY.checksum):
-                why = "the checksum differs"
-            else:
-                why = volume.misplaced(block, DIRECTORY, place + offset, inode.number)
-        yield base + offset, why or block
+        yield base + at, why or block

@@ -171,17 +171,12 @@ class Volume:
         return data
 
     def _check_all(self, chunk: Chunk, first: int) -> None:
-        """Check the inodes of a chunk in one go; if one of them is bad, each is when it is asked for."""
+        """Check the inodes of a chunk in one go; what is wrong with one is found out when it is asked for."""
         size, data, uuid = self.superblock.inode, chunk.data, self.superblock.meta_uuid
-        found = [
-            index
-            for index in range(len(data) // size)
-            if data[index * size : index * size + 2] == _MARK
-            and data[index * size + 4] == 3  # the version with a checksum
-            and _OWN.unpack_from(data, index * size + 152) == (first + index, uuid)
-        ]
-        if found and all_intact([data[at * size : at * size + size] for at in found], INODE_SUM):
-            for index in found:
+        for index, good in enumerate(all_intact(data, size, INODE_SUM)):
+            at = index * size
+            marked = good and data[at : at + 2] == _MARK and data[at + 4] == 3
+            if marked and _OWN.unpack_from(data, at + 152) == (first + index, uuid):
                 chunk.good[index] = ""
 
     def _judge(self, data: bytes, number: int) -> str:
