@@ -450,6 +450,27 @@ def test_shared_blocks_projects_and_flags_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.root
+def test_parent_pointers_are_facts_and_no_attributes(tmp_path: Path) -> None:
+    image = make(tmp_path / "xfs.img", size=SMALL)
+    with attached(image, tmp_path / "mnt") as where:
+        (where / "file").write_bytes(b"")
+        os.setxattr(where / "file", "user.its name", (128).to_bytes(8, "big") + b"\0\0\0\7")
+        os.setxattr(where / "file", "user.plain", b"value")
+    files, reader = opened(image)
+    number = walk(files)[b"file"].attr.inum
+    reader.close()
+    data = image.read_bytes()[number * 512 : number * 512 + 512]
+    at = data.index(b"its name") - 1
+    assert data[at] == 0
+    change(image, number * 512 + at, b"\x08")  # what the kernel does from 6.10 on, if mkfs knows how to ask
+    sealed(image, number * 512, 512, 100)
+    files, reader = opened(image)
+    assert files.xattrs(0, number) == {b"user.plain": b"value", b"user.imgfs.xfs.parents": b"128 its name"}
+    reader.close()
+
+
+@pytest.mark.slow
 def test_a_volume_that_is_cut_off_shows_what_is_left(tmp_path: Path) -> None:
     image, _ = planted(tmp_path)
     os.truncate(image, SMALL // 2)

@@ -7,6 +7,7 @@ binary form of ``system.posix_acl_*`` in Linux include/uapi/linux/posix_acl_xatt
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends.xfs.extents import blocks_of
@@ -48,13 +49,16 @@ class Stored(NamedTuple):
 
 
 class _Fork:
-    """Where the blocks of an attribute fork lie. Raises Malformed when nothing says so."""
+    """The attribute fork of one file, and where its blocks lie, which is found out once."""
 
     def __init__(self, inode: Inode, volume: Volume) -> None:
         self.inode = inode
         self.volume = volume
         self._bits = volume.superblock.block_bits
-        self._rows: list[Row] = blocks_of(inode, volume, 0, 1 << 32, attributes=True)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return blocks_of(self.inode, self.volume, 0, 1 << 32, attributes=True)
 
     def place(self, number: int) -> int:
         """Return the byte where a block of the fork lies. Raises Malformed."""
@@ -86,22 +90,26 @@ def xattrs_of(inode: Inode, volume: Volume) -> dict[bytes, bytes]:
     parents: list[bytes] = []
     damage: list[str] = []
     total = names = 0
+    fork = _Fork(inode, volume)
     try:
-        for stored in _stored(inode, volume, damage):
+        for stored in _stored(fork, damage):
             if stored.flags & _INCOMPLETE:
                 continue
             if stored.flags & _PARENT:
                 parents.append(_parent(stored))
                 continue
             try:
-                value = _value(stored, inode, volume)
+                value = _value(stored, fork)
                 full, value = _shown(stored, value)
             except EvidenceError as why:
                 damage.append(str(why))
                 continue
             total += len(value)
             names += len(full) + 1
-            if len(full) > 255 or b"\0" in full or names > MAX_XATTRS // 2 or total > _TOTAL:
+            if len(full) > 255 or b"\0" in full:
+                damage.append(f"inode {inode.number}: a name of {len(full)} bytes, or with a zero in it")
+                continue
+            if names > MAX_XATTRS // 2 or total > _TOTAL:
                 raise Malformed("extended attributes of too much")
             found.setdefault(full, value)
     except ImgfsError as why:
@@ -157,18 +165,18 @@ def _acl(value: bytes) -> bytes:
     return b"".join(rows)
 
 
-def _stored(inode: Inode, volume: Volume, damage: list[str]) -> Iterator[Stored]:
+def _stored(fork: _Fork, damage: list[str]) -> Iterator[Stored]:
     """Yield all attributes of a file; what of them cannot be read is said in ``damage``."""
+    inode = fork.inode
     if not inode.fork:
         return
     if inode.attribute_format == LOCAL:
         yield from _short(inode)
     elif inode.counts[1]:
-        fork = _Fork(inode, volume)
         for number in _leaves(fork, damage):
             try:
                 block, _ = _checked(fork, number)
-                yield from _leaf(inode, volume, block)
+                yield from _leaf(inode, fork.volume, block)
             except EvidenceError as why:
                 damage.append(str(why))
 
@@ -259,14 +267,15 @@ def _leaf(inode: Inode, volume: Volume, block: bytes) -> Iterator[Stored]:
         yield Stored(flags, name, value)
 
 
-def _value(stored: Stored, inode: Inode, volume: Volume) -> bytes:
+def _value(stored: Stored, fork: _Fork) -> bytes:
     """Return the value of an attribute, from blocks of its own if it lies there. Raises EvidenceError."""
     if isinstance(stored.value, bytes):
         return stored.value
     first, size = stored.value
+    inode, volume = fork.inode, fork.volume
     if size > MAX_XATTRS:
         raise Malformed(f"inode {inode.number}: an attribute of {size} bytes")
-    fork, parts, left = _Fork(inode, volume), [], size
+    parts, left = [], size
     sb, number = volume.superblock, first
     while left > 0:
         block, place = fork.block(number)

@@ -151,9 +151,9 @@ def _blocks(inode: Inode, volume: Volume) -> Iterator[tuple[int, bytes | str | N
                 else:
                     yield from _judged(inode, volume, place, target + at + offset, data)
             at += take
-        if logical + length >= pause:
-            pause += _PAUSE
-            yield logical, None
+            if logical + at >= pause:
+                pause = logical + at + _PAUSE
+                yield logical, None
 
 
 def _read(volume: Volume, start: int, length: int) -> bytes | str:
