@@ -118,6 +118,13 @@ def test_groups_are_found_without_the_superblock(tmp_path: Path, options: tuple[
 
 
 @pytest.mark.slow
+def test_groups_are_found_where_mkfs_puts_them(tmp_path: Path) -> None:
+    image, truth = planted(tmp_path)
+    change(image, 0, bytes(2048))  # the superblock, and the headers of free space and of inodes
+    shows(image, truth, "the superblock is damaged: the one of allocation group")
+
+
+@pytest.mark.slow
 def test_a_superblock_whose_checksum_differs_is_better_than_none(tmp_path: Path) -> None:
     image, truth = planted(tmp_path)
     for at in places(image, b"XFSB"):
@@ -150,7 +157,13 @@ def test_unknown_features_are_refused_by_name(tmp_path: Path, bit: int, name: st
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "bit", "note"),
-    [(216, 0x10, "in need of repair"), (216, 0x40, ""), (216, 0x80, ""), (212, 0x100, "")],
+    [
+        (216, 0x10, "in need of repair"),
+        (216, 0x40, ""),
+        (216, 0x80, ""),
+        (216, 0x100, "metadir"),
+        (212, 0x100, ""),
+    ],
 )
 def test_known_features_are_read(tmp_path: Path, at: int, bit: int, note: str) -> None:
     image, truth = planted(tmp_path)
