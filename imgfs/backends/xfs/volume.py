@@ -155,7 +155,7 @@ class Volume:
         sb = self.superblock
         group, rest = divmod(number, 1 << sb.group_bits + sb.inode_bits)
         if not 0 <= group < sb.groups or rest >= sb.group_size(group) << sb.inode_bits:
-            raise NotFound(f"inode {number}")
+            raise NotFound(f"inode {number} is in no allocation group")
         return (group * sb.group_blocks << sb.block_bits) + rest * sb.inode
 
     def inode(self, number: int) -> bytes:
@@ -232,4 +232,4 @@ _NONE: Final = "none"
 
 
 def _error(why: str, number: int) -> NotFound | Malformed:
-    return NotFound(f"inode {number}") if why is _NONE else Malformed(f"inode {number}: {why}")
+    return NotFound(f"inode {number}: there is none") if why is _NONE else Malformed(f"inode {number}: {why}")
