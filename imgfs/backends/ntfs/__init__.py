@@ -62,7 +62,7 @@ BACKEND = Backend(
     signatures=(Signature(3, MAGIC),),
     open=open_ntfs,
     supports=(
-        "streams, sparse, LZNT1, WOF (XPRESS, LZX), resident, reparse points, security identifiers, "
+        "streams, sparse, LZNT1, WOF (XPRESS, LZX), resident, links, WSL, security identifiers, "
         "deleted files, orphans; no EFS, no WIMBoot, no deduplicated files"
     ),
     imports=("pyfwnt",),

@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._layouts import linear
+from imgfs.backends.ntfs.extended import EA, EA_MAX
 from imgfs.backends.ntfs.record import (
     ATTRIBUTE_LIST,
     COMPRESSED,
@@ -26,7 +27,7 @@ from imgfs.backends.ntfs.record import (
     STANDARD,
     filetime,
 )
-from imgfs.backends.ntfs.reparse import REPARSE_MAX, kind_of, resolved
+from imgfs.backends.ntfs.reparse import REPARSE_MAX, kind_of, resolved, told
 from imgfs.backends.ntfs.runs import clipped, pairs
 from imgfs.backends.ntfs.streams import Data, light, plain, stream_attr
 from imgfs.backends.ntfs.volume import in_order, parts_of
@@ -124,7 +125,7 @@ class Describer:
             self._check(number, own, flags, base, sequence)
         stop = min(used, len(record)) - 16
         tag = size = mode = bits = 0
-        point = b""
+        point = extended = b""
         born = modified = changed = accessed = 0
         content: Data | None = None
         streams: list[Data] = []
@@ -159,6 +160,11 @@ class Describer:
                     return self._whole(number, wanted)
                 point = record[at + value_at : at + value_at + value]
                 tag = int.from_bytes(point[:4], "little")
+            elif kind == EA:
+                value, value_at = _VALUE.unpack_from(record, at + 16)
+                if remote or value_at + value > length:
+                    return self._whole(number, wanted)
+                extended = record[at + value_at : at + value_at + value]
             elif kind > DATA and letters == 4:
                 size = _index_size(record[at : at + length], kind, remote, name_at) or size
             at += length
@@ -190,6 +196,8 @@ class Describer:
             deleted=not flags & IN_USE,
             damaged=problem,
         )
+        if point or extended:
+            attr = told(attr, point, extended)
         return attr, streams, content
 
     def _data(
@@ -256,8 +264,9 @@ class Describer:
                 times, mode = tuple(found), _mode(bits)
             elif attribute.type in {INDEX_ROOT, INDEX_ALLOCATION} and attribute.name == INDEX_NAME:
                 size = (0 if attribute.lowest else attribute.size) or size
-        point, why = self._point(file)
-        damaged = damaged or why
+        point, why = self._value(file, REPARSE, REPARSE_MAX)
+        extended, bad = self._value(file, EA, EA_MAX)
+        damaged = damaged or why or bad
         streams = [self._parts(number, name, parts, wanted) for name, parts in found_parts.items()]
         content = next((data for data in streams if not data.name), None)
         kind = kind_of(int.from_bytes(point[:4], "little"), state.flags)
@@ -286,15 +295,16 @@ class Describer:
             deleted=not state.flags & IN_USE,
             damaged=damaged,
         )
+        attr = told(attr, point, extended)
         return attr, [data for data in streams if data.name], content
 
-    def _point(self, file: File) -> tuple[bytes, str]:
-        """Return the reparse point of a file, empty: none, and why it cannot be read."""
+    def _value(self, file: File, kind: int, limit: int) -> tuple[bytes, str]:
+        """Return an attribute of a file, empty: none, and why it cannot be read."""
         try:
-            parts = parts_of(file, REPARSE, b"")
-            return self._volume.value(parts, REPARSE_MAX) if parts else b"", ""
+            parts = parts_of(file, kind, b"")
+            return self._volume.value(parts, limit) if parts else b"", ""
         except EvidenceError as why:
-            return b"", f"reparse point: {why.message}"
+            return b"", f"attribute {kind:#x}: {why.message}"
 
     def _parts(self, number: int, name: bytes, parts: Parts, wanted: int) -> Data:
         """Describe a stream that may lie in several records."""

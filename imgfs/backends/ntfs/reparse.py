@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from imgfs.backends.ntfs import wof
+from imgfs.backends.ntfs.extended import posix
+from imgfs.backends.ntfs.links import LX_SYMLINK, MOUNT_POINT, SYMLINK, path
 from imgfs.backends.ntfs.record import DIRECTORY
-from imgfs.errors import ImgfsError, Malformed, NotSupported
-from imgfs.model import Foreign, Inline, Kind
+from imgfs.errors import EvidenceError, ImgfsError, Malformed, NotSupported
+from imgfs.model import Attr, Foreign, Inline, Kind
 
 if TYPE_CHECKING:
     from imgfs.backends.ntfs.streams import Data
 
-MOUNT_POINT, SYMLINK, LX_SYMLINK, WOF, APPEXECLINK = (
-    0xA0000003,
-    0xA000000C,
-    0xA000001D,
-    0x80000017,
-    0x8000001B,
-)
 REPARSE_MAX: Final = 16 * 1024  # [MS-FSCC] 2.1.2: a reparse point is at most 16 KiB
 _CLOUD: Final = 0x9000001A  # and fifteen more, which differ in one digit
 _CLOUD_MASK: Final = 0xFFFF0FFF
@@ -98,6 +95,27 @@ _RECALL: Final = 0x1000 | 0x40000 | 0x400000  # offline, recall on open, recall 
 def kind_of(tag: int, flags: int) -> Kind:
     """Return what a record with these flags is, ``tag`` being 0 without a reparse point."""
     return _KINDS.get(tag) or (Kind.DIR if flags & DIRECTORY else Kind.REG)
+
+
+def told(attr: Attr, point: bytes, extended: bytes) -> Attr:
+    """Return attributes with what a reparse point and extended attributes say: a link's length, owners."""
+    size, damaged = attr.size, attr.damaged
+    uid, gid, mode, rdev = attr.uid, attr.gid, attr.mode, 0
+    try:
+        if attr.kind == Kind.LNK:
+            size = 0
+            size = len(path(point))
+        elif attr.kind not in {Kind.REG, Kind.DIR}:
+            size = 0
+        if extended:
+            said = posix(extended)
+            uid = uid if said.uid is None else said.uid
+            gid = gid if said.gid is None else said.gid
+            mode = mode if said.mode is None else said.mode & 0o7777
+            rdev = said.rdev if attr.kind in {Kind.CHR, Kind.BLK} else 0
+    except EvidenceError as why:
+        damaged = damaged or why.message
+    return msgspec.structs.replace(attr, size=size, uid=uid, gid=gid, mode=mode, rdev=rdev, damaged=damaged)
 
 
 def name_of(tag: int) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends.ntfs.extended import EA, EA_MAX, attributes
+from imgfs.backends.ntfs.links import elsewhere, path, targets
 from imgfs.backends.ntfs.record import (
     DATA,
     FILE_NAME,
@@ -14,8 +17,8 @@ from imgfs.backends.ntfs.record import (
     STANDARD,
     Attribute,
     filetime,
-    utf8,
 )
+from imgfs.backends.ntfs.reparse import REPARSE_MAX, name_of
 from imgfs.backends.ntfs.security import MAX_DESCRIPTOR, Descriptors, owner_and_group
 from imgfs.backends.ntfs.volume import parts_of
 from imgfs.errors import EvidenceError, Malformed
@@ -23,10 +26,9 @@ from imgfs.errors import EvidenceError, Malformed
 if TYPE_CHECKING:
     from imgfs.backends.ntfs.volume import File, Volume
 
+_EA_NAME: Final = 200  # letters of an extended attribute's name that are shown: the kernel takes 255 in all
 _SECURE: Final = 9  # the record of $Secure
 _SDS_MAX: Final = 64 << 20  # bytes of $Secure:$SDS that are looked at
-_SYMLINK, _MOUNT_POINT, _LX_SYMLINK = 0xA000000C, 0xA0000003, 0xA000001D  # [MS-FSCC] 2.1.2.1
-_REPARSE_MAX: Final = 16 * 1024  # [MS-FSCC] 2.1.2: a reparse point is at most 16 KiB
 _FLAGS: Final = (  # [MS-FSCC] 2.6
     (0x1, "readonly"),
     (0x2, "hidden"),
@@ -55,7 +57,7 @@ class Values:
         self._descriptors = Descriptors(self._stored_descriptors)
 
     def link(self, number: int) -> bytes:
-        """Return the target of a reparse point as stored: the printed name, else the substitute.
+        """Return the target of a reparse point as a path from the root of the volume, or from the link.
 
         Raises:
             EvidenceError: there is none, or it names no file.
@@ -63,8 +65,7 @@ class Values:
         data = self._reparse(self._volume.file(number))
         if not data:
             raise Malformed("no reparse point")
-        printed, substitute = _targets(data)
-        return printed or substitute
+        return path(data)
 
     def xattrs(self, number: int) -> dict[bytes, bytes]:
         """Return owner, attributes and name times under ``user.imgfs.ntfs.``."""
@@ -96,8 +97,9 @@ class Values:
                 "group_sid": group.encode(),
                 "security_descriptor": descriptor,
             }
-        found |= self._reparse_values(file)
-        return {b"user.imgfs.ntfs." + key.encode(): value for key, value in found.items() if value}
+        found = {"ntfs." + key: value for key, value in found.items()}
+        found |= self._reparse_values(file) | self._extended_values(file)
+        return {b"user.imgfs." + key.encode(): value for key, value in found.items() if value}
 
     def _stored_descriptors(self) -> bytes:
         parts = parts_of(self._volume.file(_SECURE), DATA, b"$SDS")
@@ -118,7 +120,7 @@ class Values:
 
     def _reparse(self, file: File) -> bytes:
         parts = parts_of(file, REPARSE, b"")
-        return self._volume.value(parts, _REPARSE_MAX) if parts else b""
+        return self._volume.value(parts, REPARSE_MAX) if parts else b""
 
     def _reparse_values(self, file: File) -> dict[str, bytes]:
         try:
@@ -127,40 +129,29 @@ class Values:
             return {}
         if not data:
             return {}
-        found = {"reparse_tag": b"0x%08x" % int.from_bytes(data[:4], "little")}
+        tag = int.from_bytes(data[:4], "little")
+        found = {"ntfs.reparse_tag": b"0x%08x" % tag, "ntfs.reparse_name": name_of(tag).encode()}
         try:
-            found["substitute_name"] = _targets(data)[1]
+            names = targets(data)
         except Malformed:
-            found["reparse_data"] = data
+            return found | {"ntfs.reparse_data": data}
+        found |= {"ntfs.substitute_name": names.substitute, "ntfs.print_name": names.printed}
+        found["link"] = names.substitute or names.printed
+        with contextlib.suppress(Malformed):
+            found["ntfs.elsewhere"] = elsewhere(data).encode()
         return found
 
-
-def _targets(data: bytes) -> tuple[bytes, bytes]:
-    """Return printed and substitute name of a reparse buffer in UTF-8.
-
-    Raises:
-        Malformed: another tag, or names that leave the buffer.
-
-    Source: [MS-FSCC] 2.1.2.4 (symbolic link), 2.1.2.5 (mount point).
-    """
-    if len(data) < 8:
-        raise Malformed("reparse point of less than 8 bytes")
-    (tag,) = struct.unpack_from("<I", data)
-    if tag == _LX_SYMLINK:
-        return data[12:], data[12:]  # behind the header stands a version, then UTF-8
-    if tag not in {_SYMLINK, _MOUNT_POINT}:
-        raise Malformed(f"reparse tag {tag:#x} names no file")
-    start = 20 if tag == _SYMLINK else 16
-    if len(data) < start:
-        raise Malformed(f"reparse point of {len(data)} bytes")
-    substitute_at, substitute, printed_at, printed = struct.unpack_from("<4H", data, 8)
-    if max(substitute_at + substitute, printed_at + printed) + start > len(data):
-        raise Malformed("a name of a reparse point leaves it")
-    return _utf8(data, start + printed_at, printed), _utf8(data, start + substitute_at, substitute)
-
-
-def _utf8(data: bytes, at: int, length: int) -> bytes:
-    return utf8(data[at : at + (length & ~1)])
+    def _extended_values(self, file: File) -> dict[str, bytes]:
+        """Return extended attributes by their names."""
+        found: dict[str, bytes] = {}
+        try:
+            parts = parts_of(file, EA, b"")
+            content = self._volume.value(parts, EA_MAX) if parts else b""
+            for name, value in attributes(content):
+                found["ntfs.ea." + name.decode("ascii", "backslashreplace")[:_EA_NAME]] = value
+        except EvidenceError as why:
+            found["ntfs.ea_damaged"] = why.message.encode()
+        return found
 
 
 def _name_times(attribute: Attribute) -> str:
