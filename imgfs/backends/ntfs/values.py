@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends.ntfs.extended import EA, EA_MAX, attributes
 from imgfs.backends.ntfs.links import elsewhere, path, targets
+from imgfs.backends.ntfs.objects import OBJECT_ID, Births, identifiers
 from imgfs.backends.ntfs.record import (
     DATA,
     FILE_NAME,
     REPARSE,
     SECURITY,
+    SHORT,
     STANDARD,
     Attribute,
     filetime,
+    utf8,
 )
 from imgfs.backends.ntfs.reparse import REPARSE_MAX, name_of
+from imgfs.backends.ntfs.sddl import sddl
 from imgfs.backends.ntfs.security import MAX_DESCRIPTOR, Descriptors, owner_and_group
 from imgfs.backends.ntfs.volume import parts_of
 from imgfs.errors import EvidenceError, Malformed
@@ -43,6 +47,12 @@ _FLAGS: Final = (  # [MS-FSCC] 2.6
     (0x1000, "offline"),
     (0x2000, "not_indexed"),
     (0x4000, "encrypted"),
+    (0x8000, "integrity"),
+    (0x20000, "no_scrub"),
+    (0x40000, "recall_on_open"),
+    (0x80000, "pinned"),
+    (0x100000, "unpinned"),
+    (0x400000, "recall_on_data_access"),
 )
 _SPACES: Final = ("posix", "win32", "dos", "win32+dos")
 
@@ -50,10 +60,11 @@ _SPACES: Final = ("posix", "win32", "dos", "win32+dos")
 class Values:
     """Values of the files of one volume. The descriptors of $Secure are read when one is asked for."""
 
-    __slots__ = ("_descriptors", "_volume")
+    __slots__ = ("_births", "_descriptors", "_volume")
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
+        self._births = Births(volume)
         self._descriptors = Descriptors(self._stored_descriptors)
 
     def link(self, number: int) -> bytes:
@@ -74,29 +85,23 @@ class Values:
         except EvidenceError:
             return {}
         found: dict[str, bytes] = {}
-        descriptor = b""
-        names = []
+        names: list[Attribute] = []
+        security = 0
         for attribute in file.attributes:
             if attribute.type == STANDARD and len(attribute.content) >= 48:
                 (flags,) = struct.unpack_from("<I", attribute.content, 32)
                 found["attributes"] = ",".join(word for bit, word in _FLAGS if flags & bit).encode()
                 if len(attribute.content) >= 72:
-                    descriptor = descriptor or self._shared(
-                        struct.unpack_from("<I", attribute.content, 52)[0]
-                    )
-            elif attribute.type == SECURITY and not attribute.lowest:
-                descriptor = self._own(file) or descriptor
+                    (security,) = struct.unpack_from("<I", attribute.content, 52)
             elif attribute.type == FILE_NAME:
-                names.append(_name_times(attribute))
-        if names:
-            found["fn_times"] = "\n".join(filter(None, names)).encode()
-        if descriptor:
-            owner, group = owner_and_group(descriptor)
-            found |= {
-                "owner_sid": owner.encode(),
-                "group_sid": group.encode(),
-                "security_descriptor": descriptor,
-            }
+                names.append(attribute)
+            elif attribute.type == OBJECT_ID and attribute.resident:
+                content = attribute.content
+                reference = file.state.sequence << 48 | number
+                found |= identifiers(content, self._births.of(reference, content[:16]))
+        found["fn_times"] = "\n".join(filter(None, map(_name_times, names))).encode()
+        found["dos_name"] = b"\n".join(_name_of(name) for name in names if _space(name) == SHORT)
+        found |= self._security(file, security)
         found = {"ntfs." + key: value for key, value in found.items()}
         found |= self._reparse_values(file) | self._extended_values(file)
         return {b"user.imgfs." + key.encode(): value for key, value in found.items() if value}
@@ -105,18 +110,23 @@ class Values:
         parts = parts_of(self._volume.file(_SECURE), DATA, b"$SDS")
         return self._volume.value(parts, _SDS_MAX) if parts else b""
 
-    def _shared(self, number: int) -> bytes:
+    def _security(self, file: File, number: int) -> dict[str, bytes]:
+        """Return the descriptor of a file, its own or one that $Secure shares out, and what it says."""
+        found: dict[str, bytes] = {}
         try:
-            return self._descriptors.get(number) if number else b""
-        except EvidenceError:
-            return b""
-
-    def _own(self, file: File) -> bytes:
-        try:
-            parts = parts_of(file, SECURITY, b"")
-            return self._volume.value(parts, MAX_DESCRIPTOR) if parts else b""
-        except EvidenceError:
-            return b""
+            own = parts_of(file, SECURITY, b"")
+            if own:
+                descriptor = self._volume.value(own, MAX_DESCRIPTOR)
+            else:
+                descriptor = self._descriptors.get(number) if number else b""
+            if descriptor:
+                owner, group = owner_and_group(descriptor)
+                found = {"owner_sid": owner.encode(), "group_sid": group.encode()}
+                found["security_descriptor"] = descriptor
+                found["sddl"] = sddl(descriptor).encode()
+        except EvidenceError as why:
+            found["security_damaged"] = why.message.encode()
+        return found
 
     def _reparse(self, file: File) -> bytes:
         parts = parts_of(file, REPARSE, b"")
@@ -152,6 +162,15 @@ class Values:
         except EvidenceError as why:
             found["ntfs.ea_damaged"] = why.message.encode()
         return found
+
+
+def _space(attribute: Attribute) -> int:
+    """Return the name space of a name, -1: it is cut off."""
+    return attribute.content[65] & 3 if len(attribute.content) >= 66 else -1
+
+
+def _name_of(attribute: Attribute) -> bytes:
+    return utf8(attribute.content[66 : 66 + 2 * attribute.content[64]])
 
 
 def _name_times(attribute: Attribute) -> str:
