@@ -18,6 +18,7 @@ from imgfs.errors import ImgfsError, Malformed, NotSupported
 from imgfs.model import Kind
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, content, open_files, walk
+from imgfs.worker.checks import check_xattrs
 from tests.backends.tskimages import mounted, need, noise, run, sparse_file
 from tests.peers import by_ntfs3g, watched
 
@@ -160,7 +161,26 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values = {b"$LXUID": 1000, b"$LXGID": 100, b"$LXMOD": 0o100640}
         packed = extended(*((name, struct.pack("<I", value)) for name, value in values.items()))
         os.setxattr(where / "owned", "system.ntfs_ea", packed)
+        (where / "many").touch()
+        os.setxattr(where / "many", "system.ntfs_ea", extended(*((b"N%04d" % n, b"v") for n in range(3000))))
+        for number in range(250):
+            (where / f"{number:03d}{'n' * 240}").hardlink_to(where / "many")
     return image
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_what_is_said_of_a_file_fits_what_the_kernel_takes(image: Path) -> None:
+    reader = FileReader(image)
+    files = open_files("ntfs", reader)
+    found = files.xattrs(0, walk(files)[b"many"].attr.inum)
+    check_xattrs(found)
+    assert found[b"user.imgfs.ntfs.ea.N0007"] == b"v"
+    assert b"more than 200" in found[b"user.imgfs.ntfs.ea_damaged"]
+    times = found[b"user.imgfs.ntfs.fn_times"]
+    assert 60_000 < len(times) <= 65_536
+    assert times.endswith(b"n\n")
+    reader.close()
 
 
 @pytest.mark.slow
@@ -246,7 +266,7 @@ def test_damage_to_reparse_points_stays_inside_the_contract(image: Path) -> None
         files = open_files("ntfs", reader)
         try:
             attr = files.stat(0, number, 0)
-            files.xattrs(0, number)
+            check_xattrs(files.xattrs(0, number))
             if attr.kind == Kind.LNK:
                 assert len(files.link(0, number)) == attr.size
             elif attr.kind == Kind.REG and attr.size < 1 << 22:

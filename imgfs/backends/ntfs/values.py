@@ -26,11 +26,13 @@ from imgfs.backends.ntfs.sddl import sddl
 from imgfs.backends.ntfs.security import MAX_DESCRIPTOR, Descriptors, owner_and_group
 from imgfs.backends.ntfs.volume import parts_of
 from imgfs.errors import EvidenceError, Malformed
+from imgfs.limits import MAX_XATTRS
 
 if TYPE_CHECKING:
     from imgfs.backends.ntfs.volume import File, Volume
 
 _EA_NAME: Final = 200  # letters of an extended attribute's name that are shown: the kernel takes 255 in all
+_EA_COUNT: Final = 200  # of a file that are shown: their names fit what the kernel takes
 _SECURE: Final = 9  # the record of $Secure
 _SDS_MAX: Final = 64 << 20  # bytes of $Secure:$SDS that are looked at
 _FLAGS: Final = (  # [MS-FSCC] 2.6
@@ -104,7 +106,7 @@ class Values:
         found |= self._security(file, security)
         found = {"ntfs." + key: value for key, value in found.items()}
         found |= self._reparse_values(file) | self._extended_values(file)
-        return {b"user.imgfs." + key.encode(): value for key, value in found.items() if value}
+        return _shown(found)
 
     def _stored_descriptors(self) -> bytes:
         parts = parts_of(self._volume.file(_SECURE), DATA, b"$SDS")
@@ -158,10 +160,24 @@ class Values:
             parts = parts_of(file, EA, b"")
             content = self._volume.value(parts, EA_MAX) if parts else b""
             for name, value in attributes(content):
-                found["ntfs.ea." + name.decode("ascii", "backslashreplace")[:_EA_NAME]] = value
+                text = name.decode("ascii", "backslashreplace").replace("\0", "\\x00")
+                found["ntfs.ea." + text[:_EA_NAME]] = value
+                if len(found) > _EA_COUNT:
+                    raise Malformed(f"more than {_EA_COUNT} extended attributes")
         except EvidenceError as why:
             found["ntfs.ea_damaged"] = why.message.encode()
         return found
+
+
+def _shown(found: dict[str, bytes]) -> dict[bytes, bytes]:
+    """Return values under their names; text the kernel would not take ends with its last whole line."""
+    shown: dict[bytes, bytes] = {}
+    for key, value in found.items():
+        if len(value) > MAX_XATTRS:
+            value = value[: value.rfind(b"\n", 0, MAX_XATTRS) + 1] or b"more than the kernel takes"  # noqa: PLW2901
+        if value:
+            shown[b"user.imgfs." + key.encode()] = value
+    return shown
 
 
 def _space(attribute: Attribute) -> int:
