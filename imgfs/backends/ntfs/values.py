@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _EA_NAME: Final = 200  # letters of an extended attribute's name that are shown: the kernel takes 255 in all
 _EA_COUNT: Final = 200  # of a file that are shown: their names fit what the kernel takes
+_LOGGED: Final = 0x100  # $LOGGED_UTILITY_STREAM
 _SECURE: Final = 9  # the record of $Secure
 _SDS_MAX: Final = 64 << 20  # bytes of $Secure:$SDS that are looked at
 _FLAGS: Final = (  # [MS-FSCC] 2.6
@@ -97,6 +98,8 @@ class Values:
                     (security,) = struct.unpack_from("<I", attribute.content, 52)
             elif attribute.type == FILE_NAME:
                 names.append(attribute)
+            elif attribute.type == _LOGGED and attribute.name == b"$EFS":
+                found["efs"] = self._efs(file)
             elif attribute.type == OBJECT_ID and attribute.resident:
                 content = attribute.content
                 reference = file.state.sequence << 48 | number
@@ -111,6 +114,13 @@ class Values:
     def _stored_descriptors(self) -> bytes:
         parts = parts_of(self._volume.file(_SECURE), DATA, b"$SDS")
         return self._volume.value(parts, _SDS_MAX) if parts else b""
+
+    def _efs(self, file: File) -> bytes:
+        """Return the wrapped keys of an encrypted file, which whoever has a user's key can open it with."""
+        try:
+            return self._volume.value(parts_of(file, _LOGGED, b"$EFS"), MAX_XATTRS)
+        except EvidenceError as why:
+            return why.message.encode()
 
     def _security(self, file: File, number: int) -> dict[str, bytes]:
         """Return the descriptor of a file, its own or one that $Secure shares out, and what it says."""
