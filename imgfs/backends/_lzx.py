@@ -13,6 +13,11 @@ from typing import Final
 from imgfs.backends._huffman import Code, code
 from imgfs.errors import BadUnit
 
+try:
+    from imgfs.block._lz import lzx as _fast
+except ImportError:  # no compiler where it was installed
+    _fast = None  # type: ignore[assignment]
+
 CHUNK: Final = 32_768  # bytes
 _VERBATIM, _ALIGNED, _STORED = 1, 2, 3  # kinds of blocks
 _SLOTS: Final = 30  # of offsets up to 32 KiB
@@ -32,6 +37,12 @@ def decompress(data: bytes, size: int) -> bytes:
     Raises:
         BadUnit: it ends early, holds more, refers to bytes before its start, or a code is none.
     """
+    found = None if _fast is None else _fast(data, size)
+    return decoded(data, size) if found is None else found
+
+
+def decoded(data: bytes, size: int) -> bytes:
+    """Return the same without the extension, slower; what it refuses is told here."""
     if not 0 <= size <= CHUNK:
         raise BadUnit(f"a chunk of {size} bytes")
     chunk = _Chunk(data, size)

@@ -11,9 +11,13 @@ from typing import Final
 from imgfs.backends._huffman import code
 from imgfs.errors import BadUnit
 
+try:
+    from imgfs.block._lz import xpress as _fast
+except ImportError:  # no compiler where it was installed
+    _fast = None  # type: ignore[assignment]
+
 CHUNK_MAX: Final = 65_536  # bytes: beyond, a chunk has another code
 _LENGTHS: Final = 256  # bytes of code lengths, two in each
-_BITS: Final = 15  # of the longest code
 _WORDS: Final = 8  # bytes of zeros behind the data: what is fetched and not used may lie there
 
 
@@ -23,6 +27,12 @@ def decompress(data: bytes, size: int) -> bytes:
     Raises:
         BadUnit: it ends early, holds more, refers to bytes before its start, or its code is none.
     """
+    found = None if _fast is None else _fast(data, size)
+    return decoded(data, size) if found is None else found
+
+
+def decoded(data: bytes, size: int) -> bytes:
+    """Return the same without the extension, slower; what it refuses is told here."""
     if not 0 <= size <= CHUNK_MAX:
         raise BadUnit(f"a chunk of {size} bytes")
     if len(data) < _LENGTHS + 4:
