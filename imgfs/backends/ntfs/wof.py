@@ -16,7 +16,7 @@ from imgfs.backends import _lzx, _xpress
 from imgfs.backends._units import Units
 from imgfs.backends.ntfs.record import DATA, REPARSE
 from imgfs.backends.ntfs.volume import parts_of
-from imgfs.errors import BadUnit, Malformed, NotSupported
+from imgfs.errors import BadUnit, EvidenceError, Malformed, NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ STREAM: Final = b"WofCompressedData"
 _HEAD = struct.Struct("<IHH4I")  # tag, length, -, version, provider; version and format of provider 2
 _VERSION: Final = 1  # of the overlay, and of provider 2
 _WIM, _FILE = 1, 2  # providers
+_WINDOW: Final = 64 << 10  # bytes
 _SHORT: Final = 0xFFFFFFFF  # bytes a file may have while entries of its table have four
 
 
@@ -90,19 +91,42 @@ def form(reparse: bytes) -> Form:
     return _FORMS[number]
 
 
+class _Window:
+    """A stretch of a stream kept for who reads on: a trip for each chunk costs more than its decoding."""
+
+    __slots__ = ("_at", "_data", "_read", "_room")
+
+    def __init__(self, read: Callable[[int, int], bytes], room: int) -> None:
+        self._read = read
+        self._room = room
+        self._at, self._data = 0, b""
+
+    def read(self, at: int, length: int) -> bytes:
+        """Return ``length`` bytes that lie in the stream. Raises EvidenceError: they are lost."""
+        inside = at - self._at
+        if not 0 <= inside <= len(self._data) - length:
+            try:
+                self._data = self._read(at, min(max(length, _WINDOW), self._room - at))
+            except EvidenceError:  # something behind them may be lost, and they may be there
+                return self._read(at, length)
+            self._at, inside = at, 0
+        return self._data[inside : inside + length]
+
+
 class Overlaid:
     """A file that is read from its compressed stream. Units: ``size`` bytes of the file."""
 
-    __slots__ = ("_form", "_read", "_room", "_table", "_units", "_width", "size")
+    __slots__ = ("_chunks", "_form", "_places", "_room", "_table", "_units", "_width", "size")
 
     def __init__(self, how: Form, size: int, read: Callable[[int, int], bytes], room: int) -> None:
         """Keep what reads the ``room`` bytes of the stream. Raises Malformed: too few for its table."""
         self._form = how
-        self._read = read
+        self._chunks = _Window(read, room)
         self._room = room
         self._units = Units(how.unit)
         self._width = 4 if size <= _SHORT else 8
         self._table = max(-(-size // how.unit) - 1, 0) * self._width
+        self._places = _Window(read, self._table)
         self.size = size
         if self._table >= room and size:
             raise Malformed(f"{room} bytes of chunks, and a table of {self._table}")
@@ -120,7 +144,7 @@ class Overlaid:
         start, stop = self._place(index)
         if not 0 < stop - start <= wanted or stop > self._room:
             raise BadUnit(f"chunk {index} at [{start}, {stop}) of {self._room}")
-        data = self._read(start, stop - start)
+        data = self._chunks.read(start, stop - start)
         if len(data) == wanted:
             return data
         try:
@@ -132,7 +156,7 @@ class Overlaid:
         """Return where a chunk lies in the stream, as its table says."""
         width, count = self._width, self._table // self._width
         first, last = max(index - 1, 0), min(index + 1, count)
-        raw = self._read(first * width, (last - first) * width)
+        raw = self._places.read(first * width, (last - first) * width)
         found = [int.from_bytes(raw[at : at + width], "little") for at in range(0, len(raw), width)]
         if not index:
             found.insert(0, 0)
