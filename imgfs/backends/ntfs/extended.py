@@ -52,7 +52,7 @@ def attributes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def posix(content: bytes) -> Posix:
     """Return what WSL keeps of a file. Raises Malformed as ``attributes`` does."""
-    found = dict(attributes(content))
+    found = dict(attributes(content)) if b"$LX" in content else {}
     numbers = {
         name: int.from_bytes(value, "little")
         for name in (b"$LXUID", b"$LXGID", b"$LXMOD")

@@ -1,6 +1,7 @@
 """Targets of reparse points: as they are stored, and as paths from the root of this volume.
 
-Source: [MS-FSCC] 2.1.2.4 (symbolic link), 2.1.2.5 (mount point); the Windows Subsystem for Linux for its own.
+Source: [MS-FSCC] 2.1.2.4 (symbolic link), 2.1.2.5 (mount point). What the Windows Subsystem for Linux writes
+is taken from what ntfs-3g writes in its place.
 """
 
 from __future__ import annotations
