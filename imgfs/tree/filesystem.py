@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from imgfs import limits
 from imgfs.block.build import build
 from imgfs.block.shared import SharedUnits
-from imgfs.errors import EvidenceError, IsADirectory, Malformed, NotADirectory, NotFound, WorkerError
+from imgfs.errors import (
+    EvidenceError,
+    IsADirectory,
+    Malformed,
+    NotADirectory,
+    NotFound,
+    NotSupported,
+    WorkerError,
+)
 from imgfs.model import Attr, Entry, Ino, Kind
 from imgfs.tree import facts, links, names
 from imgfs.tree.inodes import LOW, SHIFT
@@ -244,14 +252,19 @@ class FsNode:
     async def _xattrs(self) -> dict[bytes, bytes]:
         attr = await self.attr()
         own = {"spec": f"{self.fs.spec}/{self.address.inum}".encode(), **facts.of_attr(attr)}
-        if attr.kind is Kind.LNK:
-            own["link"] = await self.stored_link()
-        if attr.kind is Kind.REG:
-            own |= facts.of_layout(await self.fs.layouts(self.address))
-        if attr.kind is Kind.DIR and self.ino in self.fs.tree.loops:
-            own["damaged"] = b"a directory that lies inside itself: shown empty"
         stream_of_file = self.address.stream != 0
         evidence = {} if stream_of_file else await self.fs.client.xattrs(self.address.tree, self.address.inum)
+        try:
+            if attr.kind is Kind.REG:
+                own |= facts.of_layout(await self.fs.layouts(self.address))
+            if (
+                attr.kind is Kind.LNK and b"user.imgfs.link" not in evidence
+            ):  # of NTFS it is no path as stored
+                own["link"] = await self.stored_link()
+        except (EvidenceError, NotSupported) as why:  # what else is known of the file is shown
+            own["damaged"] = own.get("damaged") or why.message.encode()
+        if attr.kind is Kind.DIR and self.ino in self.fs.tree.loops:
+            own["damaged"] = b"a directory that lies inside itself: shown empty"
         return facts.present(attr, evidence, own)
 
 

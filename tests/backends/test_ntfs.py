@@ -12,7 +12,7 @@ from imgfs.backends.ntfs.deleted import ORPHANS
 from imgfs.backends.ntfs.record import DATA, FILE_NAME, parse
 from imgfs.backends.ntfs.runs import clipped, pairs
 from imgfs.backends.ntfs.security import owner_and_group
-from imgfs.errors import Malformed, NotMine, NotSupported
+from imgfs.errors import Malformed, NotMine
 from imgfs.model import HOLE, LOST, Foreign, Kind
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
@@ -222,32 +222,6 @@ def test_records_read_here_and_by_tsk_agree(tmp_path: Path) -> None:
         assert content(files, reader, 0, entry) == theirs, path
         compared += 1
     assert compared > 40
-    reader.close()
-
-
-@pytest.mark.slow
-@pytest.mark.root
-def test_file_compressed_by_the_overlay_filter_does_not_read_as_zeros(tmp_path: Path) -> None:
-    need("mkfs.ntfs", "ntfs-3g")
-    image = tmp_path / "ntfs.img"
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    run("mkfs.ntfs", "-F", "-Q", "-q", image)
-    with mounted(["ntfs-3g", "-o", "streams_interface=windows", image], tmp_path / "mnt") as where:
-        sparse_file(where / "packed.dll", 100_000, b"", 0)
-        (where / "packed.dll:WofCompressedData").write_bytes(noise(5000))
-        tag = struct.pack("<IHH4I", 0x80000017, 16, 0, 1, 2, 1, 0)
-        os.setxattr(where / "packed.dll", "system.ntfs_reparse_data", tag)
-    reader = FileReader(image)
-    files = open_files("ntfs", reader)
-    tree = walk(files)
-    entry = tree[b"packed.dll"]
-    assert entry.layout is None
-    assert (entry.attr.kind, entry.attr.size) == (Kind.REG, 100_000)
-    assert "WofCompressedData" in entry.attr.damaged
-    with pytest.raises(NotSupported):
-        files.layout(0, entry.attr.inum, 0)
-    assert content(files, reader, 0, tree[b"packed.dll:WofCompressedData"]) == noise(5000)
     reader.close()
 
 

@@ -1,7 +1,7 @@
 """NTFS, read from its MFT records and indexes.
 
 Source: NTFS documentation of the Linux-NTFS project; [MS-FSCC] 2.1.2 (reparse points), 2.6 (file
-attributes); [MS-DTYP] 2.4 (security descriptors); [MS-XCA] 2.5 (LZNT1).
+attributes); [MS-DTYP] 2.4 (security descriptors); [MS-XCA] 2.2 (XPRESS), 2.5 (LZNT1); [MS-PATCH] 2 (LZX).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ BACKEND = Backend(
     signatures=(Signature(3, MAGIC),),
     open=open_ntfs,
     supports=(
-        "streams, sparse, LZNT1, resident, reparse points, security identifiers, deleted files, orphans; "
-        "no EFS, no WOF, no deduplicated files"
+        "streams, sparse, LZNT1, WOF (XPRESS, LZX), resident, links, WSL, security identifiers, "
+        "deleted files, orphans; no EFS, no WIMBoot, no deduplicated files"
     ),
     imports=("pyfwnt",),
     truth=("peer", "tsk", "corpus"),

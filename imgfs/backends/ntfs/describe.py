@@ -4,20 +4,20 @@ One pass over the record serves a listing, a stat and a layout. A file of severa
 by ``Volume`` first.
 
 Source: NTFS documentation of the Linux-NTFS project, "FILE record", "Standard and non-resident
-attribute header", "$STANDARD_INFORMATION"; [MS-FSCC] 2.1.2.1 (reparse tags), 2.6 (file attributes).
+attribute header", "$STANDARD_INFORMATION"; [MS-FSCC] 2.6 (file attributes).
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._layouts import linear
+from imgfs.backends.ntfs.extended import EA, EA_MAX
 from imgfs.backends.ntfs.record import (
     ATTRIBUTE_LIST,
     COMPRESSED,
     DATA,
-    DIRECTORY,
     ENCRYPTED,
     IN_USE,
     INDEX_ALLOCATION,
@@ -27,23 +27,18 @@ from imgfs.backends.ntfs.record import (
     STANDARD,
     filetime,
 )
+from imgfs.backends.ntfs.reparse import REPARSE_MAX, kind_of, resolved, told
 from imgfs.backends.ntfs.runs import clipped, pairs
+from imgfs.backends.ntfs.streams import Data, light, plain, stream_attr
 from imgfs.backends.ntfs.volume import in_order, parts_of
 from imgfs.errors import EvidenceError, ImgfsError, Malformed, NotFound, NotSupported
 from imgfs.limits import INLINE_MAX, MAX_SIZE
-from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Layout, Linear
+from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Layout
 
 if TYPE_CHECKING:
     from imgfs.backends.ntfs.volume import File, Parts, Volume
 
-LINKS: Final = frozenset({0xA000000C, 0xA0000003, 0xA000001D})  # symbolic link, mount point, WSL link
-ELSEWHERE: Final = {  # tags whose files hold their content in another form: the stream itself reads as zeros
-    0x80000017: "compressed by Windows Overlay Filter: see the stream WofCompressedData",
-    0x80000013: "deduplicated: the content is in the chunk store of the volume",
-}
 INDEX_NAME: Final = b"$I30"
-INLINE_IN_LISTING: Final = 700  # resident content a page carries along
-RUNS_IN_LISTING: Final = 1
 _I30: Final = "$I30".encode("utf-16-le")
 _EFS: Final = "EFS: the key is not in the image"
 _STALE: Final = "the name refers to an earlier file of this MFT record"
@@ -56,17 +51,6 @@ _VALUE = struct.Struct("<IH")  # from byte 16 of a resident attribute
 _REMOTE = struct.Struct("<QQHHIQQQ")  # from byte 16: lowest, highest, runs, unit, -, room, size, valid
 _STANDARD = struct.Struct("<4QI")  # born, modified, changed, accessed, attributes
 _READ_ONLY: Final = 0x1
-
-
-class Data(NamedTuple):
-    """A data attribute. ``problem`` says why there is no layout. Units: bytes."""
-
-    name: bytes
-    stream: int
-    size: int
-    allocated: int
-    layout: Layout | None
-    problem: ImgfsError | None
 
 
 _Found = tuple[Attr, list[Data], Data | None]  # of a file, its streams, its content
@@ -97,10 +81,10 @@ class Describer:
             EvidenceError: the record is no file's, or another one's by now.
         """
         attr, streams, content = self._read(number, sequence, -1)
-        entries = [Entry(name, attr, 0, _light(_plain(attr, content)))]
+        entries = [Entry(name, attr, 0, light(plain(attr, content)))]
         for data in streams:
-            stream = _stream_attr(attr, data)
-            entries.append(Entry(name + b":" + data.name, stream, data.stream, _light(data.layout)))
+            stream = stream_attr(attr, data)
+            entries.append(Entry(name + b":" + data.name, stream, data.stream, light(data.layout)))
         return entries
 
     def layout(self, number: int, stream: int) -> Layout:
@@ -113,7 +97,7 @@ class Describer:
         """
         attr, streams, content = self._read(number, 0, stream)
         if not stream:
-            found = Inline(b"") if attr.kind == Kind.DIR else _plain(attr, content)
+            found = Inline(b"") if attr.kind == Kind.DIR else plain(attr, content)
             if found is not None:
                 return found
             raise Malformed(attr.damaged) if content is None or content.problem is None else content.problem
@@ -140,7 +124,8 @@ class Describer:
         if base or not flags & IN_USE or (sequence and own != sequence):
             self._check(number, own, flags, base, sequence)
         stop = min(used, len(record)) - 16
-        tag = size = mode = 0
+        tag = size = mode = bits = 0
+        point = extended = b""
         born = modified = changed = accessed = 0
         content: Data | None = None
         streams: list[Data] = []
@@ -173,11 +158,17 @@ class Describer:
                 value, value_at = _VALUE.unpack_from(record, at + 16)
                 if remote or value < 4 or value_at + 4 > length:
                     return self._whole(number, wanted)
-                (tag,) = struct.unpack_from("<I", record, at + value_at)
+                point = record[at + value_at : at + value_at + value]
+                tag = int.from_bytes(point[:4], "little")
+            elif kind == EA:
+                value, value_at = _VALUE.unpack_from(record, at + 16)
+                if remote or value_at + value > length:
+                    return self._whole(number, wanted)
+                extended = record[at + value_at : at + value_at + value]
             elif kind > DATA and letters == 4:
                 size = _index_size(record[at : at + length], kind, remote, name_at) or size
             at += length
-        kind = Kind.LNK if tag in LINKS else Kind.DIR if flags & DIRECTORY else Kind.REG
+        kind = kind_of(tag, flags)
         allocated, problem = 0, ""
         if content is not None and kind != Kind.DIR:
             size = content.size
@@ -185,9 +176,9 @@ class Describer:
             if content is None:
                 size = 0
             else:
+                if tag:
+                    content = resolved(point, bits, content, streams)
                 allocated = content.allocated
-                if tag in ELSEWHERE:
-                    content = content._replace(layout=None, problem=NotSupported(ELSEWHERE[tag]))
                 if content.problem is not None:
                     problem = content.problem.message
         attr = Attr(
@@ -205,6 +196,8 @@ class Describer:
             deleted=not flags & IN_USE,
             damaged=problem,
         )
+        if point or extended:
+            attr = told(attr, point, extended)
         return attr, streams, content
 
     def _data(
@@ -260,7 +253,7 @@ class Describer:
         """Describe a file of several records, or a damaged one; runs are read of ``wanted`` alone."""
         file = self._volume.file(number)
         state, damaged = file.state, file.damaged
-        size = mode = 0
+        size = mode = bits = 0
         times: tuple[int, ...] = (0, 0, 0, 0)
         found_parts: dict[bytes, Parts] = {}
         for attribute in file.attributes:
@@ -271,15 +264,17 @@ class Describer:
                 times, mode = tuple(found), _mode(bits)
             elif attribute.type in {INDEX_ROOT, INDEX_ALLOCATION} and attribute.name == INDEX_NAME:
                 size = (0 if attribute.lowest else attribute.size) or size
-        tag, why = self._tag(file)
-        damaged = damaged or why
+        point, why = self._value(file, REPARSE, REPARSE_MAX)
+        extended, bad = self._value(file, EA, EA_MAX)
+        damaged = damaged or why or bad
         streams = [self._parts(number, name, parts, wanted) for name, parts in found_parts.items()]
         content = next((data for data in streams if not data.name), None)
-        kind = Kind.LNK if tag in LINKS else Kind.DIR if state.flags & DIRECTORY else Kind.REG
-        if kind == Kind.REG and content is not None and (tag in ELSEWHERE or why):
-            problem = NotSupported(ELSEWHERE[tag]) if tag in ELSEWHERE else Malformed(why)
-            content = content._replace(layout=None, problem=problem)
-            damaged = problem.message
+        kind = kind_of(int.from_bytes(point[:4], "little"), state.flags)
+        if kind == Kind.REG and content is not None:
+            if why:
+                content = content._replace(layout=None, problem=Malformed(why))
+            elif point:
+                content = resolved(point, bits, content, streams)
         if kind != Kind.DIR:
             size = 0 if content is None else content.size
         if content is not None and content.problem is not None and kind == Kind.REG:
@@ -300,14 +295,16 @@ class Describer:
             deleted=not state.flags & IN_USE,
             damaged=damaged,
         )
+        attr = told(attr, point, extended)
         return attr, [data for data in streams if data.name], content
 
-    def _tag(self, file: File) -> tuple[int, str]:
+    def _value(self, file: File, kind: int, limit: int) -> tuple[bytes, str]:
+        """Return an attribute of a file, empty: none, and why it cannot be read."""
         try:
-            parts = parts_of(file, REPARSE, b"")
-            return int.from_bytes(self._volume.value(parts, 4), "little") if parts else 0, ""
+            parts = parts_of(file, kind, b"")
+            return self._volume.value(parts, limit) if parts else b"", ""
         except EvidenceError as why:
-            return 0, f"reparse point: {why.message}"
+            return b"", f"attribute {kind:#x}: {why.message}"
 
     def _parts(self, number: int, name: bytes, parts: Parts, wanted: int) -> Data:
         """Describe a stream that may lie in several records."""
@@ -333,17 +330,6 @@ class Describer:
         return Data(name, 1 + first.id, first.size, allocated, layout, problem)
 
 
-def _plain(attr: Attr, content: Data | None) -> Layout | None:
-    """Return the layout of what is not a stream: only files have content, and not if it is missing."""
-    if attr.kind == Kind.LNK:
-        return Inline(b"")
-    if attr.kind != Kind.REG:
-        return None
-    if content is None:
-        return None if attr.damaged else Inline(b"")
-    return content.layout
-
-
 def _index_size(body: bytes, kind: int, remote: int, name_at: int) -> int:
     if kind not in {INDEX_ROOT, INDEX_ALLOCATION} or body[name_at : name_at + 8] != _I30:
         return 0
@@ -352,32 +338,5 @@ def _index_size(body: bytes, kind: int, remote: int, name_at: int) -> int:
     return int(_VALUE.unpack_from(body, 16)[0])
 
 
-def _light(layout: Layout | None) -> tuple[Layout, ...] | None:
-    """Return a layout a page carries along: short content, or a run."""
-    if type(layout) is Inline:
-        return (layout,) if len(layout.data) <= INLINE_IN_LISTING else None
-    if type(layout) is Linear:
-        return (layout,) if len(layout.logical) <= 8 * RUNS_IN_LISTING else None
-    return None if layout is None else (layout,)
-
-
 def _mode(bits: int) -> int:
     return 0o555 if bits & _READ_ONLY else 0o777
-
-
-def _stream_attr(attr: Attr, data: Data) -> Attr:
-    return Attr(
-        kind=Kind.REG,
-        inum=attr.inum,
-        generation=attr.generation,
-        size=data.size,
-        allocated=data.allocated,
-        mode=attr.mode,
-        nlink=attr.nlink,
-        b_ns=attr.b_ns,
-        m_ns=attr.m_ns,
-        c_ns=attr.c_ns,
-        a_ns=attr.a_ns,
-        deleted=attr.deleted,
-        damaged="" if data.problem is None else data.problem.message,
-    )

@@ -11,6 +11,7 @@ from imgfs.backends.ntfs.index import Index
 from imgfs.backends.ntfs.record import COMPRESSED, DATA, DIRECTORY, IN_USE
 from imgfs.backends.ntfs.values import Values
 from imgfs.backends.ntfs.volume import parts_of
+from imgfs.backends.ntfs.wof import overlaid
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_LINK, READ_MAX
 from imgfs.model import Attr, Entry, FilesInfo, Kind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends.ntfs.lznt1 import Packed
     from imgfs.backends.ntfs.volume import Parts, Volume
+    from imgfs.backends.ntfs.wof import Overlaid
     from imgfs.model import Layout, Page
 
 ROOT: Final = 5  # the record of the root directory
@@ -35,7 +37,7 @@ class NtfsFiles:
         self._values = Values(volume)
         self._live = Listings(self._entries)
         self._deleted = Deleted(volume, ROOT)
-        self._packed: tuple[int, int, Packed] | None = None  # the stream read last
+        self._packed: tuple[int, int, Packed | Overlaid] | None = None  # the stream read last
 
     def list(self, tree: int, inum: int, cursor: int, limit: int) -> Page:
         """Return a page of a directory."""
@@ -81,14 +83,20 @@ class NtfsFiles:
         number = self._number(tree, inum)
         kept = self._packed
         if kept is None or kept[:2] != (number, stream):
-            parts = self._stream(number, stream)
-            if not parts or parts[0].resident or not parts[0].form & COMPRESSED:
-                raise Malformed(f"file {number}: stream {stream} is not compressed")
-            kept = self._packed = number, stream, self._volume.packed(parts)
+            kept = self._packed = number, stream, self._decoded(number, stream)
         packed = kept[2]
         if not 0 <= offset <= offset + length <= packed.size or length > READ_MAX:
             raise Malformed(f"file {number}: no bytes [{offset}, {offset + length})")
         return packed.read(offset, length)
+
+    def _decoded(self, number: int, stream: int) -> Packed | Overlaid:
+        """Return a stream that is kept in another form. Raises Malformed: it is not."""
+        if not stream and (found := overlaid(self._volume, self._volume.file(number))) is not None:
+            return found
+        parts = self._stream(number, stream)
+        if not parts or parts[0].resident or not parts[0].form & COMPRESSED:
+            raise Malformed(f"file {number}: stream {stream} is not compressed")
+        return self._volume.packed(parts)
 
     def _stream(self, number: int, stream: int) -> Parts:
         """Return the parts of a data attribute by its number in the file, 0: the one without a name."""

@@ -8,42 +8,70 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from imgfs.errors import Malformed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _HEADER = struct.Struct("<IIQI")  # hash, security id, offset of itself, length
-_MIRROR: Final = 256 * 1024  # every second block of this size repeats the one before
+_MIRROR: Final = 256 * 1024  # bytes; every second block of this size repeats the one before
 MAX_DESCRIPTOR: Final = 65_535
 
 
 class Descriptors:
     """Descriptors by security id, read when the first one is asked for."""
 
-    __slots__ = ("_by_id", "_read")
+    __slots__ = ("_bad", "_by_id", "_read")
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
         self._by_id: dict[int, bytes] | None = None
+        self._bad: set[int] = set()
 
     def get(self, number: int) -> bytes:
-        """Return the descriptor of a security id, empty: none."""
+        """Return the descriptor of a security id, empty: none.
+
+        Raises:
+            Malformed: no copy of it has the checksum that is stored with it.
+        """
         if self._by_id is None:
-            self._by_id = index(self._read())
+            self._by_id, self._bad = index(self._read())
+        if number in self._bad:
+            raise Malformed(f"the checksum of security descriptor {number} is wrong")
         return self._by_id.get(number, b"")
 
 
-def index(stream: bytes) -> dict[int, bytes]:
-    """Return descriptors by id from the contents of $Secure:$SDS."""
+def index(stream: bytes) -> tuple[dict[int, bytes], set[int]]:
+    """Return descriptors by id from the contents of $Secure:$SDS, and the ids of which no copy is good."""
     found: dict[int, bytes] = {}
-    for block in range(0, len(stream), 2 * _MIRROR):
+    bad: set[int] = set()
+    for block in range(0, len(stream), _MIRROR):
         at, stop = block, min(block + _MIRROR, len(stream))
+        copy = block // _MIRROR % 2 * _MIRROR  # an entry of a copy says where the first one lies
         while at + _HEADER.size <= stop:
-            _, number, where, length = _HEADER.unpack_from(stream, at)
-            if where != at or not 0 < length - _HEADER.size <= MAX_DESCRIPTOR or at + length > stop:
+            stored, number, where, length = _HEADER.unpack_from(stream, at)
+            if where != at - copy or not 0 < length - _HEADER.size <= MAX_DESCRIPTOR or at + length > stop:
                 break
-            found[number] = stream[at + _HEADER.size : at + length]
+            if number not in found:
+                descriptor = stream[at + _HEADER.size : at + length]
+                if checksum(descriptor) == stored:
+                    found[number] = descriptor
+                    bad.discard(number)
+                else:
+                    bad.add(number)
             at += length + 15 & ~15
-    return found
+    return found, bad
+
+
+def checksum(descriptor: bytes) -> int:
+    """Return the hash of a descriptor: words are added to what was turned left by three bits.
+
+    Source: NTFS documentation, "$Secure" (hash of the security descriptor).
+    """
+    total = 0
+    for word in struct.unpack_from(f"<{len(descriptor) // 4}I", descriptor):
+        total = (total << 3 | total >> 29) + word & 0xFFFFFFFF
+    return total
 
 
 def owner_and_group(descriptor: bytes) -> tuple[str, str]:
