@@ -14,7 +14,7 @@ from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
 from tests.backends import udfimages
 from tests.backends.tskimages import many, need, noise, plant, run
-from tests.guest import udf
+from tests.guest import trees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ ODD = b"Non-Allocatable Space"  # a hidden file of sparable volumes, which the k
 BLOCKS = {"rev102": 512, "rev201": 2048, "long250": 1024, "spar": 2048, "big4k": 4096}
 
 
-def same(files: Files, reader: Reader, told: Mapping[bytes, udf.Told], *, numbers: bool = True) -> None:
+def same(files: Files, reader: Reader, told: Mapping[bytes, trees.Told], *, numbers: bool = True) -> None:
     """Assert that every attribute and every byte is what the kernel says."""
     tree = walk(files)
     assert set(tree) - {ODD} == set(told)
@@ -57,11 +57,11 @@ def same(files: Files, reader: Reader, told: Mapping[bytes, udf.Told], *, number
 @pytest.fixture(scope="module")
 def recorded(
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[dict[str, Path], dict[str, dict[bytes, udf.Told]]]:
-    return udf.load(tmp_path_factory.mktemp("udf"))
+) -> tuple[dict[str, Path], dict[str, dict[bytes, trees.Told]]]:
+    return trees.load("udf", tmp_path_factory.mktemp("udf"))
 
 
-Recorded = tuple[dict[str, "Path"], dict[str, dict[bytes, udf.Told]]]
+Recorded = tuple[dict[str, "Path"], dict[str, dict[bytes, trees.Told]]]
 
 
 @pytest.mark.parametrize("name", list(BLOCKS))

@@ -1,4 +1,4 @@
-"""python -m tests.guest.udf OUT: keep the volumes of recipes/udf.sh, and what the kernel read."""
+"""python -m tests.guest.trees NAME OUT: keep disks of a recipe, and what the kernel read of their trees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tests.guest import recording
 
-RECORDED = Path(__file__).parent.parent / "recorded" / "udf.xz"
+_RECORDED = Path(__file__).parent.parent / "recorded"
 
 
 class Told(NamedTuple):
@@ -30,21 +30,23 @@ class Told(NamedTuple):
     body: str | None  # SHA-256 of a file, target of a link
 
 
-def save(out: Path) -> int:
-    """Write the recording, return its length in bytes."""
+def save(name: str, out: Path) -> int:
+    """Write the recording of a folder of results, return its length in bytes."""
     truth = {}
     for path in sorted(out.glob("*.truth")):
         rows = ast.literal_eval(path.read_text())
         truth[path.stem] = {name.decode("latin-1"): [_text(x) for x in row] for name, row in rows.items()}
-    return recording.save(RECORDED, {name: out / f"{name}.img" for name in truth}, truth)
+    return recording.save(
+        _RECORDED / f"{name}.xz", {path.stem: path for path in sorted(out.glob("*.img"))}, truth
+    )
 
 
-def load(folder: Path) -> tuple[dict[str, Path], dict[str, dict[bytes, Told]]]:
-    """Compose the volumes in ``folder``; return them, and what is true of their paths."""
-    disks, truth = recording.load(RECORDED, folder)
+def load(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, dict[bytes, Told]]]:
+    """Compose the disks of a recording in ``folder``; return them, and what is true of their paths."""
+    disks, truth = recording.load(_RECORDED / f"{name}.xz", folder)
     told = {
-        name: {path.encode("latin-1"): Told(*row) for path, row in rows.items()}
-        for name, rows in truth.items()
+        tree: {path.encode("latin-1"): Told(*row) for path, row in rows.items()}
+        for tree, rows in truth.items()
     }
     return disks, told
 
@@ -54,4 +56,4 @@ def _text(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    print(save(Path(sys.argv[1])))
+    print(save(sys.argv[1], Path(sys.argv[2])))
