@@ -176,13 +176,17 @@ class Volumes:
         """Hang the trees of a file system into its volume."""
         assert answer.files is not None  # noqa: S101  # FilesInfo comes with its client
         fs = self._tree.attach(answer.files, source, place.spec.child(backend.name))
+        taken = set(folder.names())
         for index, tree in enumerate(answer.files.info.trees):
             node = self._tree.root_of(fs, index)
             try:
                 attr = await node.attr()
             except (EvidenceError, WorkerError) as why:
                 attr = Attr(kind=Kind.DIR, inum=tree.root, mode=0o555, nlink=2, damaged=str(why))
-            folder.add(names.distinct(names.escape(tree.name.encode()), index, folder), node, attr)
+            name = names.escape(tree.name.encode())
+            if name in taken:  # of another file system in the same volume: a bridge disc
+                name = f"{backend.name}-".encode() + name if index else backend.name.encode()
+            folder.add(names.distinct(name, index, folder), node, attr)
 
     async def _table(self, table: VolumeTable, source: ByteSource, place: Place, layer: Layer) -> None:
         """Put the volumes of a table, what is beyond the limit as one, and its gaps into the disk."""
