@@ -33,9 +33,9 @@ def descriptor(kind: int, location: int, body: bytes) -> bytes:
     return tagged(struct.pack("<HHBBHHHI", kind, 3, 0, 0, 1, 0, len(body), location) + body)
 
 
-def regid(name: bytes) -> bytes:
-    """Return an entity identifier of UDF 2.01."""
-    return b"\0" + name.ljust(23, b"\0") + b"\x01\x02" + bytes(6)
+def regid(name: bytes, revision: int = 0x0201) -> bytes:
+    """Return an entity identifier of a revision of UDF."""
+    return b"\0" + name.ljust(23, b"\0") + struct.pack("<H6x", revision)
 
 
 def entry(
@@ -131,7 +131,7 @@ class Disc:
                 for places in self._names(raw):
                     self._rename(places, moved)
             raw = self.block(number)  # whose names may have been changed
-            self.put(number, tagged(raw, moved(number)))
+            self.put(number, tagged(_attributed(raw, moved(number)), moved(number)))
         for number in range(self.length):
             raw = self.block(number)
             if int.from_bytes(raw[:2], "little") == 256:
@@ -167,6 +167,13 @@ class Disc:
             self.data[place] = value
 
 
+def _attributed(raw: bytes, location: int) -> bytes:
+    """Return a file entry whose area of extended attributes names another place."""
+    at = 176 if int.from_bytes(raw[:2], "little") == FE else 216
+    (length,) = struct.unpack_from("<I", raw, at - 8)
+    return raw[:at] + tagged(raw[at : at + length], location) + raw[at + length :] if length else raw
+
+
 def through_metadata(data: bytes, sector: int, *, lose: str = "") -> bytes:
     """Show a volume through a metadata partition that is the plain one, turned by a third.
 
@@ -192,11 +199,13 @@ def through_table(data: bytes, sector: int, *, old: bool = False) -> bytes:
     disc.through(lambda block: virtual.get(block, 0))  # deleted names lead nowhere
     table = struct.pack(f"<{3 + len(numbers)}I", *[0xFFFFFFFF] * 3, *numbers)
     if old:
-        table += regid(b"*UDF Virtual Alloc Tbl") + struct.pack("<I", 0xFFFFFFFF)
+        table += regid(b"*UDF Virtual Alloc Tbl", 0x0150) + struct.pack("<I", 0xFFFFFFFF)
     else:
         table = struct.pack("<HH128s5I", 152, 0, b"", 0xFFFFFFFF, 0, 0, 0, 0) + table
     disc.add_map(
-        struct.pack("<BBH", 2, 64, 0) + regid(b"*UDF Virtual Partition") + struct.pack("<HH24x", 1, 0)
+        struct.pack("<BBH", 2, 64, 0)
+        + regid(b"*UDF Virtual Partition", 0x0150 if old else 0x0201)
+        + struct.pack("<HH24x", 1, 0)
     )
     held = table + bytes(-len(table) % sector)
     first = -(-len(disc.data) // sector) - disc.start
