@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends.iso9660.zisofs import Zipped, zipped
@@ -24,6 +25,7 @@ DIRECTORY, ASSOCIATED, MORE = 0x02, 0x04, 0x80  # file flags
 _CONTINUATIONS: Final = 64  # CE entries of one record; a cycle ends here
 _SLOTS: Final = ((1, "m_ns"), (2, "a_ns"), (3, "c_ns"), (0, "b_ns"))
 _ZONES: Final = 52  # quarters of an hour from UTC at most
+_KEPT: Final = 16_384  # stamps: the files of a directory share most of theirs
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -185,6 +187,7 @@ def _components(body: bytes, link: bytearray, *, joined: bool) -> bool:
     return joined
 
 
+@lru_cache(_KEPT)
 def short_time(stamp: bytes) -> int | None:
     """Return nanoseconds since 1970 of seven bytes (ECMA-119 9.1.5), None: not recorded."""
     if len(stamp) < 7 or not any(stamp[:6]):
@@ -192,6 +195,7 @@ def short_time(stamp: bytes) -> int | None:
     return _moment([1900 + stamp[0], *stamp[1:6]], 0, stamp[6])
 
 
+@lru_cache(_KEPT)
 def long_time(stamp: bytes) -> int | None:
     """Return nanoseconds since 1970 of seventeen bytes (ECMA-119 8.4.26.1), None: not recorded."""
     digits = stamp[:16]

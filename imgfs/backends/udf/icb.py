@@ -158,6 +158,12 @@ def rows_of(volume: Volume, icb: Icb, *, copy: int = 0) -> list[Row]:
     width = _WIDTHS.get(form)
     if width is None:
         raise Malformed(f"ICB {icb.block}: allocation descriptors of form {form}")
+    if form == SHORT and len(icb.data) >= width:
+        length, block = _SHORT.unpack_from(icb.data)
+        if length == icb.size:  # what most files are: one extent
+            held = volume.runs(icb.ref, block, length, copy)
+            if len(held) == 1:
+                return [(0, length, held[0][1])]
     rows: list[Row] = []
     at, data, seen = 0, icb.data, set[tuple[int, int]]()
     ref = icb.ref

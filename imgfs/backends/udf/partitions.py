@@ -44,9 +44,11 @@ class Physical:
         """Say where blocks are stored."""
         del copy
         at = self.start + block * self.block
-        inside = max(min(length, self.stop - at), 0)
+        if at + length <= self.stop:
+            return [(length, at)]
+        inside = max(self.stop - at, 0)
         found = [(inside, at)] if inside else []
-        return found if inside == length else [*found, (length - inside, LOST)]
+        return [*found, (length - inside, LOST)]
 
 
 @dataclass(frozen=True, slots=True)

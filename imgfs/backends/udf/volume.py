@@ -43,7 +43,7 @@ class Volume:
     def runs(self, ref: int, block: int, length: int, copy: int = 0) -> list[Run]:
         """Say where ``length`` bytes from a logical block on are stored."""
         space = self.space(ref)
-        return space.runs(block, length, min(copy, space.copies - 1))
+        return space.runs(block, length, copy and min(copy, space.copies - 1))
 
     def descriptor(self, ref: int, block: int, kinds: Collection[int], length: int = 0) -> bytes:
         """Return a descriptor, from the mirror if there is one and the main one is damaged.
