@@ -134,13 +134,6 @@ def _reiser(reader: Reader) -> str:
     return "version 3.5"
 
 
-def _udf(reader: Reader) -> str:
-    """Raise NotMine for a bridge that ISO 9660 reads. Source: ECMA-167 2/8, volume recognition sequence."""
-    if reader.read(32769, 5) == b"CD001":
-        raise NotMine("udf: a bridge disc")
-    return ""
-
-
 def _plain(
     name: str,
     title: str,
@@ -170,13 +163,6 @@ RECOGNISED: tuple[Backend, ...] = (
         at(4120, bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef")),
         label=Label(4168, 32),
         judge=_bcachefs,
-    ),
-    row(
-        "udf",
-        "UDF",
-        Role.FILES,
-        *(at(32769 + 2048 * n, b"NSR02", b"NSR03") for n in range(1, 16)),
-        judge=_udf,
     ),
     row(
         "reiserfs",

@@ -155,7 +155,7 @@ class Volumes:
                     folder = self._folder(None if apart else source, place, name, layer)
                 else:
                     folder, layer.path = spot.folder, f"{place.path}/{spot.name}"
-                self._hang(folder, roots)
+                self._hang(folder, roots, backend)
             case _:
                 self._attempts.damaged(layer, f"{backend.name} answered with a container")
                 return False
@@ -181,7 +181,7 @@ class Volumes:
         self, answer: Opened, folder: Dir, sources: Sequence[ByteSource], place: Place, backend: Backend
     ) -> None:
         """Hang the trees of a file system into its volume."""
-        self._hang(folder, await self._rooted(answer, sources, place, backend))
+        self._hang(folder, await self._rooted(answer, sources, place, backend), backend)
 
     async def _rooted(
         self, answer: Opened, sources: Sequence[ByteSource], place: Place, backend: Backend
@@ -199,10 +199,14 @@ class Volumes:
             found.append((tree.name, node, attr))
         return found
 
-    def _hang(self, folder: Dir, roots: list[tuple[str, Node, Attr]]) -> None:
+    def _hang(self, folder: Dir, roots: list[tuple[str, Node, Attr]], backend: Backend) -> None:
         """Put trees into the directory of their volume, all at once: a listing has none of them or all."""
-        for index, (name, node, attr) in enumerate(roots):
-            folder.add(names.distinct(names.escape(name.encode()), index, folder), node, attr)
+        taken = set(folder.names())
+        for index, (tree, node, attr) in enumerate(roots):
+            name = names.escape(tree.encode())
+            if name in taken:  # of another file system in the same volume: a bridge disc
+                name = f"{backend.name}-".encode() + name if index else backend.name.encode()
+            folder.add(names.distinct(name, index, folder), node, attr)
 
     async def _table(self, table: VolumeTable, source: ByteSource, place: Place, layer: Layer) -> None:
         """Put the volumes of a table, what is beyond the limit as one, and its gaps into the disk."""

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import hashlib
+import re
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
-from imgfs.errors import NotMine
-from imgfs.model import Kind
+from imgfs.errors import Malformed, NotMine
+from imgfs.model import Kind, Linear, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
-from imgfs.testing.files import check_files, check_hostile, open_files
-from tests.backends.tskimages import many, need, plant, run
+from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
+from tests.backends import isoimages
+from tests.backends.tskimages import many, need, noise, plant, run
+from tests.guest import trees
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +58,134 @@ def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
 def test_other_bytes_are_not_iso() -> None:
     with pytest.raises(NotMine):
         open_files("iso9660", MemoryReader(bytes(1 << 16)))
+
+
+Recorded = tuple[dict[str, "Path"], dict[str, dict[bytes, trees.Told]]]
+_VERSION = re.compile(rb"\.?;1$")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return trees.load("iso", tmp_path_factory.mktemp("iso"))
+
+
+@pytest.mark.parametrize("disk", ["moved", "deep", "zisofs", "zisofs128"])
+def test_every_tree_is_what_the_kernel_reads(recorded: Recorded, disk: str) -> None:
+    disks, told = recorded
+    reader = FileReader(disks[disk])
+    files = open_files("iso9660", reader)
+    shown = {tree.name: index for index, tree in enumerate(files.info.trees)}
+    coded = disk.startswith("zisofs")
+    assert list(shown) == (["root", "iso9660"] if coded else ["root", "joliet", "iso9660"])
+    for name, index in shown.items():
+        if f"{disk}-{name}" not in told:
+            continue
+        truth = told[f"{disk}-{name}"]
+        if name == "iso9660":  # the kernel was asked for names as they are stored
+            truth = {_VERSION.sub(b"", path): row for path, row in truth.items()}
+        tree = walk(files, index)
+        assert set(tree) == set(truth)
+        for path, row in truth.items():
+            entry = tree[path]
+            attr = entry.attr
+            assert (attr.kind, attr.m_ns, attr.damaged) == (row.kind, row.m_ns, ""), path
+            assert files.stat(index, attr.inum, 0) == attr
+            if name == "root":
+                assert (attr.mode, attr.uid, attr.gid) == (row.mode, row.uid, row.gid), path
+                assert (attr.nlink, attr.rdev) == (row.nlink, row.rdev), path
+                assert (attr.a_ns, attr.c_ns) == (row.a_ns, row.c_ns), path
+            if attr.kind == Kind.REG:
+                assert attr.size == row.size
+                for layouts in {None, entry.layout}:
+                    data = content(files, reader, index, entry, layouts)
+                    assert hashlib.sha256(data).hexdigest() == row.body, path
+            elif attr.kind == Kind.LNK:
+                assert files.link(index, attr.inum) == (row.body or "").encode("latin-1")
+    reader.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "version"), [("32k", "off"), ("64k", "off"), ("32k", "on"), ("1m", "on")])
+def test_compressed_files_are_decoded(tmp_path: Path, block: str, version: str) -> None:
+    need("xorriso")
+    image = isoimages.zisofs(tmp_path, block=block, version=version)
+    check_files("iso9660", image, {name.encode(): data for name, data in isoimages.CODED.items()})
+    reader = FileReader(image)
+    files = open_files("iso9660", reader)
+    entry = walk(files)[b"gap.bin"]
+    packed = files.layout(0, entry.attr.inum, 0)[-1]
+    assert isinstance(packed, Packed)
+    assert packed.size == entry.attr.size == len(isoimages.CODED["gap.bin"])
+    stored = walk(files, 1)[b"GAP.BIN"].attr
+    assert stored.size < entry.attr.size
+    assert stored.allocated == entry.attr.allocated
+    reader.close()
+
+
+@pytest.mark.slow
+def test_damage_to_compressed_files_is_no_content(tmp_path: Path) -> None:
+    need("xorriso")
+    image = isoimages.zisofs(tmp_path)
+    check_hostile("iso9660", image, tmp_path, seeds=100)
+    data = bytearray(image.read_bytes())
+    reader = MemoryReader(bytes(data))
+    files = open_files("iso9660", reader)
+    entry = walk(files)[b"lines.txt"]
+    packed = files.layout(0, entry.attr.inum, 0)[-1]
+    assert isinstance(packed, Packed)
+    (first,) = struct.unpack_from("<Q", packed.table)
+    data[first + 100] ^= 4
+    reader = MemoryReader(bytes(data))
+    with pytest.raises(OSError, match="unit"):
+        content(open_files("iso9660", reader), reader, 0, entry)
+    head = first - first % 2048
+    data[head + 8] ^= 1  # the size in the header
+    reader = MemoryReader(bytes(data))
+    with pytest.raises(Malformed, match="contradicts"):
+        open_files("iso9660", reader).layout(0, entry.attr.inum, 0)
+
+
+@pytest.mark.slow
+def test_other_programs_read_the_same(tmp_path: Path) -> None:
+    need("xorriso", "genisoimage", "isoinfo", "bsdtar", "7z")
+    image = isoimages.disc(tmp_path)
+    reader = FileReader(image)
+    files = open_files("iso9660", reader)
+    by_tree = [walk(files, index) for index in range(3)]
+    rock, joliet, plain = map(set, by_tree)
+    listed = run("env", "LC_ALL=C.UTF-8", "bsdtar", "-tf", image).splitlines()
+    assert {name.rstrip("/").encode() for name in listed} - {b"."} == rock - {b"rr_moved"}
+    found = run("isoinfo", "-f", "-R", "-i", image).encode().splitlines()
+    moved = {name for name in (line.lstrip(b"/") for line in found) if not name.startswith(b"rr_moved")}
+    assert {name for name in rock if name.count(b"/") < 7} - {b"rr_moved"} <= moved
+    found = run("isoinfo", "-f", "-i", image).encode().splitlines()
+    assert {_VERSION.sub(b"", line.lstrip(b"/")) for line in found} - {b""} == plain
+    listed = [
+        line for line in run("7z", "l", "-slt", "-tiso", image).splitlines() if line.startswith("Path = ")
+    ]
+    assert {line[7:].encode() for line in listed[1:]} == joliet
+    reader.close()
+
+
+@pytest.mark.slow
+def test_boot_images_are_said(tmp_path: Path) -> None:
+    need("genisoimage")
+    tree, image = tmp_path / "tree", tmp_path / "disc.iso"
+    tree.mkdir()
+    (tree / "boot.bin").write_bytes(noise(4096))
+    (tree / "efi.img").write_bytes(noise(8192))
+    run(
+        "genisoimage", "-quiet", "-R", "-b", "boot.bin", "-no-emul-boot", "-boot-load-size", "4",
+        "-c", "boot.cat", "-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot", "-o", image, tree,
+    )  # fmt: skip
+    reader = FileReader(image)
+    files = open_files("iso9660", reader)
+    wanted = []
+    for name, platform, sectors in ((b"boot.bin", "x86", 4), (b"efi.img", "EFI", 16)):
+        layout = files.layout(0, walk(files)[name].attr.inum, 0)[-1]
+        assert isinstance(layout, Linear)
+        (at,) = struct.unpack("=q", layout.target)
+        place = f"at byte {at}, no emulation, loads {sectors} sectors"
+        wanted.append(f"El Torito: {platform} boot image {place}")
+    assert files.info.notes == tuple(wanted)
+    reader.close()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends.iso9660.zisofs import Zipped, zipped
 from imgfs.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ SECTOR: Final = 2048
 DIRECTORY, ASSOCIATED, MORE = 0x02, 0x04, 0x80  # file flags
 _CONTINUATIONS: Final = 64  # CE entries of one record; a cycle ends here
 _SLOTS: Final = ((1, "m_ns"), (2, "a_ns"), (3, "c_ns"), (0, "b_ns"))
+_ZONES: Final = 52  # quarters of an hour from UTC at most
+_KEPT: Final = 16_384  # stamps: the files of a directory share most of theirs
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,6 +43,7 @@ class RockRidge:
     child: int | None = None  # block of a directory moved elsewhere
     relocated: bool = False  # this is the place it was moved to
     rdev: tuple[int, int] = (0, 0)
+    zipped: Zipped | None = None
     damaged: str = ""
 
 
@@ -150,7 +155,9 @@ def _apply(found: RockRidge, sign: bytes, body: bytes) -> None:
     elif sign == b"PN" and len(body) >= 20:
         found.rdev = struct.unpack_from("<I4xI", body, 4)
     elif sign == b"ZF":
-        found.damaged = found.damaged or "zisofs: the content is shown as it is stored, compressed"
+        found.zipped = zipped(body)
+        if found.zipped is None:
+            found.damaged = found.damaged or "compressed in a way that is not known: shown as it is stored"
 
 
 def _times(found: RockRidge, body: bytes) -> None:
@@ -180,6 +187,7 @@ def _components(body: bytes, link: bytearray, *, joined: bool) -> bool:
     return joined
 
 
+@lru_cache(_KEPT)
 def short_time(stamp: bytes) -> int | None:
     """Return nanoseconds since 1970 of seven bytes (ECMA-119 9.1.5), None: not recorded."""
     if len(stamp) < 7 or not any(stamp[:6]):
@@ -187,6 +195,7 @@ def short_time(stamp: bytes) -> int | None:
     return _moment([1900 + stamp[0], *stamp[1:6]], 0, stamp[6])
 
 
+@lru_cache(_KEPT)
 def long_time(stamp: bytes) -> int | None:
     """Return nanoseconds since 1970 of seventeen bytes (ECMA-119 8.4.26.1), None: not recorded."""
     digits = stamp[:16]
@@ -198,6 +207,8 @@ def long_time(stamp: bytes) -> int | None:
 
 def _moment(parts: list[int], centis: int, zone: int) -> int | None:
     quarters = zone - 256 if zone > 127 else zone
+    if not -_ZONES <= quarters <= _ZONES:
+        quarters = 0  # no zone there is; programs have written such
     try:
         moment = datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]  # six of them
         moment -= timedelta(minutes=15 * quarters)
