@@ -37,7 +37,9 @@ def test_the_wheel_holds_every_module_and_installs_the_command(wheel: Path, tmp_
         held = {name for name in packed.namelist() if name.startswith("imgfs/")}
     here = {str(p.relative_to(ROOT)) for p in (ROOT / "imgfs").rglob("*.py")}
     built = {name for name in held if name.endswith(".so")}
-    sources = {str(p.relative_to(ROOT)) for form in ("*.c", "*.pyi") for p in (ROOT / "imgfs").rglob(form)}
+    sources = {
+        str(p.relative_to(ROOT)) for form in ("*.c", "*.h", "*.pyi") for p in (ROOT / "imgfs").rglob(form)
+    }
     assert held - built - sources == here | {"imgfs/py.typed"}
     assert len(built) <= len([name for name in sources if name.endswith(".c")]), "where there is a compiler"
     home = tmp_path / "venv"

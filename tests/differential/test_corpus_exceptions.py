@@ -63,6 +63,7 @@ DMG_HFS = {
 }
 EXT_LINK = "vstinner_hachoir/bsize-2048-isize-512.ext2.xz"
 UFS_LINK = "fox-it_dissect.ffs/ffs_symlink_test2.bin.gz"
+CRAMFS = "fkie-cad_fact_extractor/cramfs.img.xz"
 LABEL_ONLY = "DFTT_6-undel-fat/6-undel-fat__6-fat-undel.dd.xz"
 
 
@@ -109,7 +110,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_every_truth_and_damaged_exception_is_shown_here() -> None:
     rows = tomllib.loads((ROOT / "tests/corpus-exceptions.toml").read_text())["image"]
     named = {row["name"] for row in rows if row["reason"] in ("truth", "damaged")}
-    one = {THREE_VOLUMES, TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY}
+    one = {THREE_VOLUMES, TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY, CRAMFS}
     shown = ISO | DAMAGED | DMG_HFS | CUT | one
     assert named <= shown, "an exception that nothing is shown for"
 
@@ -349,3 +350,18 @@ def test_of_a_bitlocker_volume_that_is_cut_what_is_there_is_right(
                 os.pread(file.fileno(), 4096, stored // 4096 * 4096 + 4096)
     digest.update(bytes(size - stored))
     assert digest.hexdigest() == known["decrypted_sha256_here"]
+
+
+def test_cramfs_has_no_times_but_all_files(corpus: Path, scratch: Path) -> None:
+    """Its inodes are of twelve bytes: mode, owner, size, place. 7z's times are those of unpacking."""
+    known = truth(corpus, CRAMFS)["volumes"][0]["files"]  # type: ignore[index]
+    times = {int(fact["mtime"]) for fact in known.values() if "mtime" in fact}
+    assert max(times) - min(times) <= 60
+    image = unpacked(corpus, CRAMFS, scratch / "case")
+    with mounted(image, at=scratch / "mnt") as point:
+        (root,) = point.glob("*/*/root")
+        for path, fact in known.items():
+            assert stat.S_ISDIR((root / path).lstat().st_mode) == (fact["type"] == "d")
+            assert (root / path).lstat().st_mtime == 0
+            if "sha256" in fact:
+                assert hashlib.sha256((root / path).read_bytes()).hexdigest() == fact["sha256"]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _HEAD: Final = struct.Struct("<IHBB")  # inode, rec_len, name_len, file_type
 _DOTS: Final = {b".", b".."}
 _PAUSE: Final = 16 << 20  # bytes of a directory after which somebody may look at the clock
+_SAID: Final = 100  # blocks with a wrong checksum that are named
 _BAD_BLOCKS: Final = 1000  # of one directory: what follows is no directory any more
 
 
@@ -40,15 +41,12 @@ def live_names(inode: Inode, tables: Tables) -> Iterator[Found]:
         Malformed: nothing says where the directory lies.
     """
     typed = bool(tables.superblock.incompat & FILETYPE)
-    sums = None if inode.flags & INLINE else tables.sums
     unpack = _HEAD.unpack_from
     for piece in _pieces(inode, tables):
         if piece is None or isinstance(piece, Damage):
             yield piece
             continue
         base, data, at, stop = piece
-        if sums is not None and not sums.leaf(inode.number, inode.generation, data[at:stop]):
-            yield Damage(f"directory {inode.number}: the checksum of the block at {base + at} differs")
         while at < stop:
             record = _record(data, at, stop)
             if not record:
@@ -60,6 +58,25 @@ def live_names(inode: Inode, tables: Tables) -> Iterator[Found]:
                 if name not in _DOTS:
                     yield Name(base + at, number, kind if typed else 0, name)
             at += record
+
+
+def bad_blocks(inode: Inode, tables: Tables) -> list[int]:
+    """Return the first bytes of blocks of a directory whose checksum differs, of the first ones alone.
+
+    Raises:
+        Malformed: nothing says where the directory lies.
+    """
+    sums, found = tables.sums, list[int]()
+    if sums is None or inode.flags & INLINE:
+        return found
+    for piece in _pieces(inode, tables):
+        if piece is None or len(found) == _SAID:
+            break
+        if not isinstance(piece, Damage):
+            base, data, at, stop = piece
+            if not sums.leaf(inode.number, inode.generation, data[at:stop]):
+                found.append(base + at)
+    return found
 
 
 def deleted_names(inode: Inode, tables: Tables) -> Iterator[Found]:

@@ -11,7 +11,7 @@ from imgfs.backends._deleted_source import Damage
 from imgfs.backends.ext.blocks import single_extent
 from imgfs.backends.ext.content import EMPTY, layout_of, listed_layout, target_of
 from imgfs.backends.ext.deleted import ROOT, DeletedExt
-from imgfs.backends.ext.directory import live_names
+from imgfs.backends.ext.directory import bad_blocks, live_names
 from imgfs.backends.ext.inode import (
     DATA,
     FLAGS,
@@ -135,7 +135,11 @@ class ExtFiles:
         """Return extended attributes."""
         if self._is_deleted(tree):
             return self._deleted.xattrs(inum)
-        return xattrs_of(self._inode(inum), self._tables)
+        inode = self._inode(inum)
+        found = xattrs_of(inode, self._tables)
+        if inode.kind == Kind.DIR and (bad := bad_blocks(inode, self._tables)):
+            found[b"user.imgfs.checksum"] = f"differs in the blocks at {', '.join(map(str, bad))}".encode()
+        return found
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Refuse: there are no foreign bytes."""
