@@ -5,6 +5,8 @@ There is no slow way beside it: a header alone is tried under a hundred derived 
 
 from __future__ import annotations
 
+from typing import Final
+
 from imgfs.errors import BadUnit
 
 try:
@@ -12,7 +14,7 @@ try:
 except ImportError:  # no compiler when imgfs was installed
     _fast = None  # type: ignore[assignment]
 
-KEY = 32
+KEY: Final = 32
 
 
 def available() -> bool:
