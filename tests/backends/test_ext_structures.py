@@ -395,6 +395,30 @@ def test_metadata_with_a_wrong_checksum_is_said_and_costs_what_depends_on_it(
     assert b"user.imgfs.checksum" not in files.xattrs(0, before[b"other"].attr.inum)
 
 
+def test_the_nodes_of_a_hash_tree_have_checksums_of_their_own(tmp_path: Path) -> None:
+    """e2fsck -D builds the tree, and says which node is wrong."""
+    folder = tmp_path / "source" / "folder"
+    folder.mkdir(parents=True)
+    for number in range(6000):  # a tree of two levels with blocks of 1 KiB
+        (folder / f"a rather long name, so that the tree grows {number:05}").touch()
+    image = tmp_path / "image"
+    options = ("-t", "ext4", "-b", "1024", "-N", "7000", "-d", str(tmp_path / "source"))
+    make(image, *options, size=32 << 20)
+    run("sh", "-c", 'e2fsck -fyD "$0"; test $? -le 1', image)  # 1: it changed something
+    inum = int(run("debugfs", "-R", "ls -p /", image).split("/folder/")[0].splitlines()[-1].split("/")[1])
+    files = open_files("ext", FileReader(image))
+    assert b"user.imgfs.checksum" not in files.xattrs(0, inum)
+    levels = run("debugfs", "-R", f"htree <{inum}>", image)
+    node = int(re.search(r"Entry #0: Hash 0x0+, block (\d+)", levels).group(1))
+    for logical in (0, node):
+        broken(image, shown(image, "bmap", f"<{inum}>", str(logical)) * 1024 + 36)
+    files = open_files("ext", FileReader(image))
+    assert files.xattrs(0, inum)[b"user.imgfs.checksum"] == (
+        f"differs in the blocks at 0, {node * 1024}".encode()
+    )
+    assert sum(path.startswith(b"folder/") for path in walk(files)) == 6000
+
+
 def test_an_extent_block_with_a_wrong_checksum_costs_what_it_says(tmp_path: Path) -> None:
     image = tmp_path / "image"
     make(image, "-t", "ext4", "-b", "1024", size=16 << 20)

@@ -83,8 +83,21 @@ class Checksums:
             return False
         return self._of(number, generation, block[:tail]) == int.from_bytes(block[tail : tail + 4], "little")
 
+    def node(self, number: int, generation: int, block: bytes, at: int) -> bool:
+        """Say whether the checksum of a node of a hash tree is right, whose limit and count stand at ``at``.
+
+        It covers the node as far as it is in use and the first half of the tail, which may still be what it
+        was when the block held names.
+        """
+        limit, count = struct.unpack_from("<HH", block, at)
+        tail, used = at + 8 * limit, at + 8 * count
+        if count > limit or tail + 8 > len(block):
+            return False
+        reserved, stated = block[tail : tail + 4], int.from_bytes(block[tail + 4 : tail + 8], "little")
+        return self._of(number, generation, block[:used] + reserved + bytes(4)) == stated
+
     def leaf(self, number: int, generation: int, block: bytes) -> bool:
-        """Say whether the checksum of a directory's block is right, or it has none: nodes of hash trees."""
+        """Say whether the checksum of a directory's block is right, or it has none."""
         inode, record, name, kind, stated = _TAIL.unpack_from(block, len(block) - _TAIL.size)
         if inode or record != _TAIL.size or name or kind != _TAIL_KIND:
             return True

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _HEAD: Final = struct.Struct("<IHBB")  # inode, rec_len, name_len, file_type
 _DOTS: Final = {b".", b".."}
 _PAUSE: Final = 16 << 20  # bytes of a directory after which somebody may look at the clock
+_ROOT_ENTRIES: Final = 32  # after ".", ".." and what is said of the tree
+_NODE_ENTRIES: Final = 8  # after the record that covers the block
 _SAID: Final = 100  # blocks with a wrong checksum that are named
 _BAD_BLOCKS: Final = 1000  # of one directory: what follows is no directory any more
 
@@ -74,9 +76,24 @@ def bad_blocks(inode: Inode, tables: Tables) -> list[int]:
             break
         if not isinstance(piece, Damage):
             base, data, at, stop = piece
-            if not sums.leaf(inode.number, inode.generation, data[at:stop]):
+            node = _hash_entries(inode, tables, data, at, base)
+            block = data[at:stop]
+            if node:
+                right = sums.node(inode.number, inode.generation, block, node)
+            else:
+                right = sums.leaf(inode.number, inode.generation, block)
+            if not right:
                 found.append(base + at)
     return found
+
+
+def _hash_entries(inode: Inode, tables: Tables, data: bytes, at: int, base: int) -> int:
+    """Return where in a block the entries of a hash tree begin, 0 when it is no node of one."""
+    if not inode.flags & INDEXED:
+        return 0
+    if base + at == 0:
+        return _ROOT_ENTRIES
+    return _NODE_ENTRIES if _is_hash_node(inode, tables, data, at, base) else 0
 
 
 def deleted_names(inode: Inode, tables: Tables) -> Iterator[Found]:
