@@ -70,23 +70,22 @@ class Decoding:
             block if piece.length == len(block) else memoryview(block)[piece.skip : piece.skip + piece.length]
         )
 
-    def holds(self, piece: Coded) -> bool:
-        """Say whether the block of a piece is held."""
-        unit = piece.unit
-        return self.strips.holds(unit.key) if type(unit) is Strip else self.units.holds(unit.key)
-
     def chosen(self, pieces: Iterable[Piece]) -> list[Piece]:
         """Put units in place of strips that are neither held, nor under way, nor worth decoding whole."""
         chosen: list[Piece] = []
         for piece in pieces:
             strip = piece.unit if isinstance(piece, Coded) else None
-            if isinstance(piece, Coded) and isinstance(strip, Strip) and not self.strips.has(strip):
+            if isinstance(piece, Coded) and isinstance(strip, Strip) and not self._at_hand(piece, strip):
                 if not self._worth.now(strip, piece.length):
                     chosen += narrowed(piece)
                     continue
                 self._follow(strip)
             chosen.append(piece)
         return chosen
+
+    def _at_hand(self, piece: Coded, strip: Strip) -> bool:
+        """Say whether there is nothing to choose: it is held, under way or decrypted when it is read."""
+        return self.strips.has(strip) or quick(piece) is not None
 
     def _follow(self, strip: Strip) -> None:
         """Decode a strip, and the next one, too, for who came from the one before: a walk along a table."""

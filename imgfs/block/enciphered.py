@@ -13,6 +13,7 @@ from imgfs.errors import BadUnit, Malformed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from imgfs.block.hostfile import HostFile
     from imgfs.block.pieces import Block, ByteSource, Piece
     from imgfs.model import Enciphered
 
@@ -86,15 +87,35 @@ class CipherMap(UnitMap):
             NotCached: some of it would have to be waited for.
             MediaChanged: the host file changed.
         """
-        claim = self.claim
-        begin = piece.skip - piece.skip % claim.sector
-        end = piece.skip + piece.length
-        data = room[: end + -end % claim.sector - begin]
+        begin, end = self._sectors(piece)
+        data = room[: end - begin]
         stored.file.check()
         stored.file.read_into_nowait(stored.offset + begin, data)
+        return self.plain(piece, data)
+
+    def waiting(self, piece: Coded, stored: Stored) -> tuple[HostFile, int, memoryview]:
+        """Return what is to be read for the plaintext of part of what is ``stored``: see ``plain``.
+
+        Raises:
+            MediaChanged: the host file changed.
+        """
+        begin, end = self._sectors(piece)
+        stored.file.check()
+        return stored.file, stored.offset + begin, memoryview(bytearray(end - begin))
+
+    def plain(self, piece: Coded, data: memoryview) -> memoryview:
+        """Decrypt, in place, the whole sectors around a piece; return what it wants of them."""
+        claim = self.claim
+        begin, _ = self._sectors(piece)
         number = (piece.unit.index * _UNIT + begin) // claim.sector
         ciphers.decrypt(claim.codec, claim.sector, claim.first + number * claim.step, claim.step, data)
-        return data[piece.skip - begin : end - begin]
+        return data[piece.skip - begin : piece.skip - begin + piece.length]
+
+    def _sectors(self, piece: Coded) -> tuple[int, int]:
+        """Return where in its unit the sectors around a piece begin and end."""
+        sector = self.claim.sector
+        end = piece.skip + piece.length
+        return piece.skip - piece.skip % sector, end + -end % sector
 
     def quick(self, unit: StoredUnit | Strip) -> Stored | None:
         """Return where a unit is stored if decrypting it takes less than another thread's help would."""

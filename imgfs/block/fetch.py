@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -127,7 +127,10 @@ class Fetcher:
             WorkerError: the worker that produces some of them failed.
         """
         self._waited += 1
-        pieces = self._decoding.chosen(source.plan(start, stop))
+        pieces = source.plan(start, stop)
+        if len(pieces) == 1 and type(only := pieces[0]) is Coded and (stored := quick(only)) is not None:
+            return await self._plaintext(only, stored)
+        pieces = self._decoding.chosen(pieces)
         piece = pieces[0] if len(pieces) == 1 else None
         if isinstance(piece, Coded) and not isinstance(piece.unit, Strip):
             return cut(await self._decoding.one(piece.unit), piece)
@@ -139,7 +142,7 @@ class Fetcher:
             return data
         if isinstance(piece, Verified):
             return await self._verifying.verified_bytes(piece)
-        every = [piece for piece in pieces if isinstance(piece, Coded)]
+        every = [piece for piece in pieces if isinstance(piece, Coded) and quick(piece) is None]
         if len(every) == len(pieces) > 0:
             parts = await self._decoding.parts(every)
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -191,7 +194,7 @@ class Fetcher:
             MediaChanged: a host file changed.
         """
         source = piece.unit.source
-        if type(source) is not CipherMap or self._decoding.holds(piece) or (stored := quick(piece)) is None:
+        if type(source) is not CipherMap or (stored := quick(piece)) is None:
             return self._decoding.held(piece)
         needed = piece.length + MARGIN
         if needed > len(self._plain):
@@ -204,25 +207,44 @@ class Fetcher:
         self._stored += piece.length
         return data
 
+    async def _plaintext(self, piece: Coded, stored: Stored) -> memoryview:
+        """Read the sectors of a piece and decrypt them; nothing is kept but what the page cache does."""
+        source = cast("CipherMap", piece.unit.source)
+        file, offset, room = source.waiting(piece, stored)
+        data = await self._pool.read_and(file, offset, room, partial(source.plain, piece, room))
+        self._stored += piece.length
+        return data
+
     async def _bring(self, pieces: Sequence[Piece], *, lost_zero: bool) -> bytearray:
         """Return the bytes of pieces, all that is missing at once."""
         out = bytearray(sum([piece.length for piece in pieces]))
         view = memoryview(out)
         missing = self._fill(pieces, view, lost_zero=lost_zero)
         stored = [(piece, at) for piece, at in missing if isinstance(piece, Stored)]
-        coded = [(piece, at) for piece, at in missing if isinstance(piece, Coded)]
+        enciphered = [
+            (piece, at, below)
+            for piece, at in missing
+            if isinstance(piece, Coded) and (below := quick(piece)) is not None
+        ]
+        coded = [(piece, at) for piece, at in missing if isinstance(piece, Coded) and quick(piece) is None]
         verified = [(piece, at) for piece, at in missing if isinstance(piece, Verified)]
         if stored and coded:  # start decoding before waiting for the disk
             self._decoding.ahead([piece for piece, _ in coded])
         if stored:
             await self._pool.read([(p.file, p.offset, view[at : at + p.length]) for p, at in stored])
             self._stored += sum([piece.length for piece, _ in stored])
+        if enciphered:
+            rooms = [cast("CipherMap", p.unit.source).waiting(p, below) for p, _, below in enciphered]
+            await self._pool.read(rooms)
+            for (one, at, _), (_, _, room) in zip(enciphered, rooms, strict=True):
+                view[at : at + one.length] = cast("CipherMap", one.unit.source).plain(one, room)
+                self._stored += one.length
         if coded:
             parts = await self._decoding.parts([piece for piece, _ in coded])
             for (piece, at), part in zip(coded, parts, strict=True):
                 view[at : at + piece.length] = part
-        for one, at in verified:
-            view[at : at + one.length] = await self._verifying.verified_bytes(one)
+        for checked, at in verified:
+            view[at : at + checked.length] = await self._verifying.verified_bytes(checked)
         if not missing:
             await trio.lowlevel.checkpoint()
         return out

@@ -52,6 +52,24 @@ class Pool:
         self.trips += 1
         await trio.to_thread.run_sync(_read_into, wanted, limiter=self._reads)
 
+    async def read_and(self, file: HostFile, offset: int, buffer: memoryview, job: Callable[[], R]) -> R:
+        """Fill a buffer from ``offset`` of a file and go on with ``job``, in one trip when it is not small.
+
+        Raises:
+            EvidenceError: as ``HostFile.read_into``.
+        """
+        wanted = [(file, offset, buffer)]
+        if len(buffer) < _SEQUENTIAL:
+            await self.read(wanted)
+            return job()
+        self.trips += 1
+
+        def both() -> R:
+            _read_into(wanted)
+            return job()
+
+        return await trio.to_thread.run_sync(both, limiter=self._reads)
+
     async def advise(self, stored: Sequence[Stored]) -> None:
         """Announce reads: the kernel may wait for room in the disk's queue."""
         self.trips += 1
