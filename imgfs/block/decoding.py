@@ -19,6 +19,7 @@ from imgfs.block.enciphered import CipherMap
 from imgfs.block.foreign import ForeignSource
 from imgfs.block.hostfile import NotCached
 from imgfs.block.pieces import Block, Coded, ForeignUnit, Piece, Stored, StoredUnit, Strip
+from imgfs.block.spares import Spares
 from imgfs.block.worth import Worth
 from imgfs.errors import BadUnit, EvidenceError, WorkerError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from imgfs.block.batches import Span
     from imgfs.block.handover import Handover
+    from imgfs.block.native import NativeStrips
     from imgfs.block.pieces import Unit
     from imgfs.block.pool import Pool
 
@@ -51,6 +53,9 @@ class Decoding:
         self._pool = pool
         self._bring = bring
         self._worth = Worth()
+        self.spares = Spares()
+        self.strips.recycle = self.spares.add
+        self.native: NativeStrips | None = None  # None: strips of all codecs are handed over
         self.handover: Handover | None = None  # None: strips are decoded in pool threads
 
     def held(self, piece: Coded) -> Buffer:
@@ -121,7 +126,11 @@ class Decoding:
             self.units.prefetch(group)
         places = [place for group in groups if (place := span(group)) is not None]
         near += [Stored(place.file, place.start, place.stop - place.start) for place in places]
-        return near + [strip.stored for strip in strips.values()]
+        # What is decoded natively is announced there, without a trip for it.
+        native = self.native
+        return near + [
+            strip.stored for strip in strips.values() if native is None or not native.takes(strip)
+        ]
 
     async def one(self, unit: Unit) -> Block:
         """Return one block, decoded on the loop if it is small and its bytes are at hand."""
@@ -217,7 +226,11 @@ class Decoding:
     async def _decode_strip(self, strip: Strip) -> Block | Exception:
         stored = strip.stored
         stored.file.check()
-        outcome = await self._strip_elsewhere(strip)
+        outcome: Block | Exception | None = None
+        if self.native is not None and self.native.takes(strip):
+            outcome = await self.native.decode(strip)
+        if outcome is None:
+            outcome = await self._strip_elsewhere(strip)
         if outcome is None:
             outcome = await self._strip_in_pool(strip)
         self.stored += stored.length

@@ -20,6 +20,7 @@ from imgfs.block.decoding import Decoding, cut, quick
 from imgfs.block.enciphered import MARGIN, CipherMap
 from imgfs.block.handover import Handover
 from imgfs.block.hostfile import NotCached
+from imgfs.block.native import NativeStrips
 from imgfs.block.pieces import Bytes, Coded, Lost, Stored, Strip, Verified, Zeros
 from imgfs.block.pool import Pool
 from imgfs.block.statistics import FetchStatistics
@@ -65,10 +66,16 @@ class Fetcher:
             self._nursery.start_soon(ring.listen)
             self._pool.ring = ring
 
+    def decode_natively(self) -> None:
+        """Decode strips in threads of their own from now on, where there are decoders for that."""
+        native = NativeStrips.open(self._decoding.spares)
+        if native is not None:
+            self._nursery.start_soon(native.listen)
+            self._decoding.native = native
+
     def hand_decoding_to(self, decoders: Decoders) -> None:
         """Let other processes decode strips from now on."""
-        self._decoding.handover = Handover(decoders, self._pool)
-        self._decoding.strips.recycle = self._decoding.handover.recycle
+        self._decoding.handover = Handover(decoders, self._pool, self._decoding.spares)
 
     def fetch_nowait(self, source: ByteSource, start: int, stop: int) -> Buffer:
         """Return bytes [start, stop) if that needs no waiting; they are valid until the caller's next await.
@@ -300,6 +307,7 @@ async def open_fetcher(
         try:
             fetcher = Fetcher(nursery, cache_bytes=cache_bytes, lost_zero=lost_zero)
             fetcher.use(Ring.open())
+            fetcher.decode_natively()
             yield fetcher
         except Exception as why:  # noqa: BLE001  # raised below: as itself, not in the nursery's group
             failure = why

@@ -5,9 +5,7 @@ The copy is what keeps decoded bytes the daemon's own: who decodes one image nev
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import repeat
-from sys import getrefcount
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -21,10 +19,9 @@ if TYPE_CHECKING:
 
     from imgfs.block.pieces import Block, StoredUnit, Strip, Unit
     from imgfs.block.pool import Pool
+    from imgfs.block.spares import Spares
     from imgfs.model import Codec
 
-_SPARES: Final = 8  # blocks kept for reuse
-_UNSHARED: Final = 2  # what getrefcount says of an object with one name: that and its argument
 _LETHAL_SECONDS: Final = 60.0  # what ended a decoder is not decoded again so soon: it may have been killed
 _LETHAL_KEPT: Final = 10_000
 _KILLED_AT_MOST: Final = 8  # times that a suspect is tried again because somebody else killed its decoder
@@ -76,18 +73,13 @@ class Decoders(Protocol):
 class Handover:
     """What a fetcher has decoded elsewhere."""
 
-    __slots__ = ("_decoders", "_lethal", "_pool", "_spare")
+    __slots__ = ("_decoders", "_lethal", "_pool", "_spares")
 
-    def __init__(self, decoders: Decoders, pool: Pool) -> None:
+    def __init__(self, decoders: Decoders, pool: Pool, spares: Spares) -> None:
         self._decoders = decoders
         self._pool = pool
-        self._spare: deque[bytearray] = deque(maxlen=_SPARES)
+        self._spares = spares
         self._lethal: dict[int, float] = {}  # when, by key of the unit
-
-    def recycle(self, block: Block) -> None:
-        """Take a block that the cache has dropped: a new one of a megabyte costs as much as decoding half."""
-        if type(block) is bytearray:
-            self._spare.append(block)
 
     def suspected(self, units: Iterable[Unit]) -> bool:
         """Say whether one of these ended decoders."""
@@ -161,11 +153,6 @@ class Handover:
             await self._pool.read([(stored.file, stored.offset, room)])
 
     def _copied(self, decoded: memoryview) -> bytearray:
-        """Return a copy, in a block that nobody refers to any more if there is one."""
-        for _ in range(len(self._spare)):
-            block = self._spare.popleft()
-            # Its views refer to it, too.
-            if len(block) == len(decoded) and getrefcount(block) == _UNSHARED:
-                memoryview(block)[:] = decoded
-                return block
-        return bytearray(decoded)
+        block = self._spares.take(len(decoded))
+        memoryview(block)[:] = decoded
+        return block
