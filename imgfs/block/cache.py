@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -57,6 +58,7 @@ class BlockCache(Generic[U]):
         "_misses",
         "_nursery",
         "_used",
+        "at_once",
         "recycle",
     )
 
@@ -72,6 +74,8 @@ class BlockCache(Generic[U]):
         self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._flights: dict[int, _Flight] = {}
         self.recycle: Callable[[Block], None] | None = None  # told what is dropped
+        # Starts to decode a unit without a task and tells its block, or None; False: cannot be.
+        self.at_once: Callable[[U, Callable[[Block | None], None]], bool] | None = None
         self._used = 0
         self._hits = self._misses = self._joined = self._evicted = self._failed = 0
 
@@ -132,7 +136,13 @@ class BlockCache(Generic[U]):
         self._misses += len(missing)
         flight = _Flight()
         self._flights.update(dict.fromkeys([unit.key for unit in missing], flight))
-        self._nursery.start_soon(self._fly, missing, flight)
+        started = (
+            len(missing) == 1
+            and self.at_once is not None
+            and self.at_once(missing[0], partial(self._landed, missing, flight))
+        )
+        if not started:
+            self._nursery.start_soon(self._fly, missing, flight)
 
     def holds(self, key: int) -> bool:
         """Say whether the block of a unit is held."""
@@ -158,6 +168,14 @@ class BlockCache(Generic[U]):
             self._evicted += 1
             if self.recycle is not None:
                 self.recycle(gone)
+
+    def drop(self, key: int) -> None:
+        """Forget a block that nobody will ask for again, if it is held; it may be in use."""
+        block = self._blocks.pop(key, None)
+        if block is not None:
+            self._used -= len(block)
+            if self.recycle is not None:
+                self.recycle(block)
 
     def statistics(self) -> CacheStatistics:
         """Return the counters."""
@@ -194,11 +212,22 @@ class BlockCache(Generic[U]):
         finally:
             if len(outcomes) != len(units):  # cancelled: the session ends
                 outcomes = [ImgfsError("the session ended during a read")] * len(units)
-            flight.outcomes.update(zip([unit.key for unit in units], outcomes, strict=True))
-            for unit, outcome in zip(units, outcomes, strict=True):
-                del self._flights[unit.key]
-                if not isinstance(outcome, Exception):
-                    self.put(unit, outcome)
-                else:
-                    self._failed += 1
-            flight.done.set()
+            self._land(units, flight, outcomes)
+
+    def _landed(self, units: Sequence[U], flight: _Flight, block: Block | None) -> None:
+        """Take the block of the only one of ``units``; None: it is to be decoded in the usual way."""
+        if block is None:
+            self._nursery.start_soon(self._fly, units, flight)
+        else:
+            self._land(units, flight, [block])
+
+    def _land(self, units: Sequence[U], flight: _Flight, outcomes: Sequence[Outcome]) -> None:
+        """Keep what was decoded and wake who waits."""
+        for unit, outcome in zip(units, outcomes, strict=True):
+            flight.outcomes[unit.key] = outcome
+            del self._flights[unit.key]
+            if not isinstance(outcome, Exception):
+                self.put(unit, outcome)
+            else:
+                self._failed += 1
+        flight.done.set()

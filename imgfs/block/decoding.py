@@ -37,6 +37,7 @@ Bring = Callable[[Sequence[Piece]], Awaitable[Buffer]]
 
 # A hop to a pool thread costs more than inflating this much; one such unit is decoded on the loop.
 _INLINE: Final = 64 * limits.KIB
+_HANDED: Final = 1024  # strips whose bytes are counted
 
 
 class Decoding:
@@ -53,10 +54,36 @@ class Decoding:
         self._pool = pool
         self._bring = bring
         self._worth = Worth()
+        self._handed: dict[int, int] = {}  # bytes given of strips, by key
         self.spares = Spares()
         self.strips.recycle = self.spares.add
-        self.native: NativeStrips | None = None  # None: strips of all codecs are handed over
+        self._native: NativeStrips | None = None  # None: strips of all codecs are handed over
         self.handover: Handover | None = None  # None: strips are decoded in pool threads
+
+    def use(self, native: NativeStrips) -> None:
+        """Decode strips natively from now on where they are of a kind for that."""
+        self._native = native
+        self.strips.at_once = self._natively
+
+    def _natively(self, strip: Strip, landed: Callable[[Block | None], None]) -> bool:
+        """Start to decode a strip natively; False: it cannot be."""
+        native = self._native
+        if native is None or not native.takes(strip):
+            return False
+        try:
+            strip.stored.file.check()
+        except EvidenceError:
+            return False  # said by who decodes it in the usual way
+
+        def done(block: bytearray | None) -> None:
+            if block is not None:
+                self.stored += strip.stored.length
+                self.decoded_units += len(strip.coded)
+                self.decoded_bytes += len(block)
+            landed(block)
+
+        native.start(strip, done)
+        return True
 
     def held(self, piece: Coded) -> Buffer:
         """Return the bytes of a piece whose block is held.
@@ -71,9 +98,31 @@ class Decoding:
                 raise trio.WouldBlock
             parts = [self.held(one) for one in narrowed(piece)]
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        return (
-            block if piece.length == len(block) else memoryview(block)[piece.skip : piece.skip + piece.length]
-        )
+        return block if piece.length == len(block) else cut(block, piece)
+
+    def given(self, piece: Coded) -> None:
+        """Take note that the bytes of a piece were returned.
+
+        A strip of which as many bytes were given as it has is dropped: the kernel keeps them now, and its
+        memory is warm for the next strip of a sequential reader.
+        """
+        unit = piece.unit
+        if type(unit) is not Strip:
+            return
+        given = self._handed.pop(unit.key, 0) + piece.length
+        if given >= unit.length:
+            self.strips.drop(unit.key)
+        else:
+            self._handed[unit.key] = given
+            if len(self._handed) > _HANDED:
+                del self._handed[next(iter(self._handed))]
+
+    def holds(self, piece: Coded) -> bool:
+        """Say whether ``held`` would return the bytes of a piece."""
+        unit = piece.unit
+        if type(unit) is not Strip:
+            return self.units.holds(unit.key)
+        return self.strips.holds(unit.key) or all(self.units.holds(one.unit.key) for one in narrowed(piece))
 
     def chosen(self, pieces: Iterable[Piece]) -> list[Piece]:
         """Put units in place of strips that are neither held, nor under way, nor worth decoding whole."""
@@ -127,10 +176,8 @@ class Decoding:
         places = [place for group in groups if (place := span(group)) is not None]
         near += [Stored(place.file, place.start, place.stop - place.start) for place in places]
         # What is decoded natively is announced there, without a trip for it.
-        native = self.native
-        return near + [
-            strip.stored for strip in strips.values() if native is None or not native.takes(strip)
-        ]
+        native = self._native
+        return near + [strip.stored for strip in strips.values() if native is None or not native.takes(strip)]
 
     async def one(self, unit: Unit) -> Block:
         """Return one block, decoded on the loop if it is small and its bytes are at hand."""
@@ -178,6 +225,7 @@ class Decoding:
                 raise block.with_traceback(None)
             else:
                 parts.append(block if piece.length == len(block) else cut(block, piece))
+                self.given(piece)
         return parts
 
     async def _decode(self, units: Sequence[Unit]) -> Sequence[Block | Exception]:
@@ -226,11 +274,7 @@ class Decoding:
     async def _decode_strip(self, strip: Strip) -> Block | Exception:
         stored = strip.stored
         stored.file.check()
-        outcome: Block | Exception | None = None
-        if self.native is not None and self.native.takes(strip):
-            outcome = await self.native.decode(strip)
-        if outcome is None:
-            outcome = await self._strip_elsewhere(strip)
+        outcome = await self._strip_elsewhere(strip)
         if outcome is None:
             outcome = await self._strip_in_pool(strip)
         self.stored += stored.length

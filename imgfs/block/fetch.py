@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _SCRATCH: Final = limits.READ_AHEAD_KIB * limits.KIB  # the largest request of the kernel
 
+_ZEROS: Final = memoryview(bytes(_SCRATCH))
+
 
 class Fetcher:
     """Brings the bytes of sources; owns the cache of decoded units.
@@ -71,7 +73,7 @@ class Fetcher:
         native = NativeStrips.open(self._decoding.spares)
         if native is not None:
             self._nursery.start_soon(native.listen)
-            self._decoding.native = native
+            self._decoding.use(native)
 
     def hand_decoding_to(self, decoders: Decoders) -> None:
         """Let other processes decode strips from now on."""
@@ -90,12 +92,7 @@ class Fetcher:
             piece = pieces[0]
             if type(piece) is Stored:
                 piece.file.check()
-                # One buffer for all: a new one of a megabyte is first filled with zeros.
-                data = (
-                    self._scratch[: piece.length]
-                    if piece.length <= _SCRATCH
-                    else memoryview(bytearray(piece.length))
-                )
+                data = self._room(piece.length)
                 try:
                     piece.file.read_into_nowait(piece.offset, data)
                 except NotCached:
@@ -109,18 +106,28 @@ class Fetcher:
                 return verified
             if type(piece) is Coded:
                 held = self._at_hand(piece)
+                self._decoding.given(piece)
                 self._nowait += 1
                 return held
         coded = [piece for piece in pieces if type(piece) is Coded and quick(piece) is None]
         if len(coded) == len(pieces) > 0:  # a read of an E01 across strips: joined, each byte copied once
-            whole = b"".join([self._decoding.held(piece) for piece in coded])
+            if not all(map(self._decoding.holds, coded)):
+                raise trio.WouldBlock
+            whole, at = self._room(stop - start), 0
+            for piece in coded:
+                whole[at : at + piece.length] = self._decoding.held(piece)
+                self._decoding.given(piece)
+                at += piece.length
             self._nowait += 1
             return whole
-        out = bytearray(stop - start)
-        if self._fill(pieces, memoryview(out), lost_zero=self.lost_zero):
+        room = self._room(stop - start)
+        if self._fill(pieces, room, lost_zero=self.lost_zero):
             raise trio.WouldBlock
+        for piece in pieces:
+            if type(piece) is Coded:
+                self._decoding.given(piece)
         self._nowait += 1
-        return out
+        return room
 
     async def fetch(self, source: ByteSource, start: int, stop: int) -> Buffer:
         """Return bytes [start, stop), waiting as needed; a checkpoint unless the kernel had them at once.
@@ -192,6 +199,10 @@ class Fetcher:
         """Assert INV-5 and INV-6."""
         self._decoding.units.debug_check()
         self._decoding.strips.debug_check()
+
+    def _room(self, length: int) -> memoryview:
+        """Return a buffer, the same for all: a new one of a megabyte is first filled with zeros."""
+        return self._scratch[:length] if length <= _SCRATCH else memoryview(bytearray(length))
 
     def _at_hand(self, piece: Coded) -> Buffer:
         """Return the bytes of a piece that are held, or decrypted at once; valid until the next call.
@@ -290,11 +301,20 @@ class Fetcher:
                     if not lost_zero:
                         raise LostBytes(why)
                     lost += length
+                    _clear(out, at, until)
                 case Zeros():
-                    pass  # the buffer is new
+                    _clear(out, at, until)
             at = until
         self._lost += lost
         return missing
+
+
+def _clear(out: memoryview, at: int, until: int) -> None:
+    """Write zeros: the buffer may have been used before."""
+    while at < until:
+        step = min(until - at, len(_ZEROS))
+        out[at : at + step] = _ZEROS[:step]
+        at += step
 
 
 @asynccontextmanager

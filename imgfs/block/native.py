@@ -21,16 +21,20 @@ except ImportError:  # built without a compiler: slower, same results
     KINDS = {}
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgfs.block.pieces import Strip
     from imgfs.block.spares import Spares
+
+    Done = Callable[[bytearray | None], None]
 
 _MOST_UNITS: Final = 1024
 
 
 class NativeStrips:
-    """An engine, its threads and who waits for it. ``listen`` must run as a task as long as it is used."""
+    """An engine, its threads and who is to be told. ``listen`` must run as a task as long as it is used."""
 
-    __slots__ = ("_closed", "_engine", "_next", "_right", "_spares", "_threads", "_waiting")
+    __slots__ = ("_closed", "_engine", "_next", "_spares", "_threads", "_under_way")
 
     def __init__(self, spares: Spares) -> None:
         """Decode into blocks of ``spares``; see ``open``."""
@@ -39,8 +43,7 @@ class NativeStrips:
         self._threads = 0
         self._next = 0
         self._closed = False
-        self._waiting: dict[int, trio.lowlevel.Task] = {}  # by number of the job
-        self._right: set[int] = set()  # numbers of jobs that ended well, until their task has seen it
+        self._under_way: dict[int, tuple[Done, bytearray]] = {}  # by number of the job
 
     @classmethod
     def open(cls, spares: Spares) -> Self | None:
@@ -57,48 +60,40 @@ class NativeStrips:
             and not self._closed
         )
 
-    async def decode(self, strip: Strip) -> bytearray | None:
-        """Return the block of a strip; None: some of it is not as it should be, see elsewhere why."""
+    def start(self, strip: Strip, done: Done) -> None:
+        """Start to decode a strip that it ``takes``; ``done`` is told its block.
+
+        None: some of it is not as it should be, see elsewhere why; or ``listen`` was cancelled.
+        """
         source, stored = strip.source, strip.stored
-        cuts = array("I", [0]) * (3 * len(strip.coded))
+        cuts = array("I", bytes(12 * len(strip.coded)))
         cuts[::3], cuts[1::3] = array("I", strip.starts), array("I", strip.ends)
         cuts[2::3] = array("I", strip.coded)
         out = self._spares.take(strip.length)
-        self._start()
+        self._begin()
         number = self._next = self._next + 1
         kind = KINDS[source.codec.name]
-        self._engine.submit(
-            number, kind, stored.file.fd, stored.offset, stored.length, source.unit, cuts.tobytes(), out
-        )
-        self._waiting[number] = trio.lowlevel.current_task()
-
-        def abandon(_: object) -> trio.lowlevel.Abort:
-            del self._waiting[number]  # the engine keeps the block until it is done with it
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abandon)
-        if number not in self._right:
-            return None
-        self._right.remove(number)
-        return out
+        place = stored.file.fd, stored.offset, stored.length
+        self._engine.submit(number, kind, *place, source.unit, cuts.tobytes(), out)
+        self._under_way[number] = done, out
 
     async def listen(self) -> None:
-        """Wake those whose strips are done, for ever."""
+        """Say what is done, for ever."""
         event = self._engine.fileno()
         try:
             while True:
                 await trio.lowlevel.wait_readable(event)
                 for number, right in self._engine.finished():
-                    task = self._waiting.pop(number, None)
-                    if task is not None:
-                        if right:
-                            self._right.add(number)
-                        trio.lowlevel.reschedule(task)
+                    done, out = self._under_way.pop(number)
+                    done(out if right else None)
         finally:
             self._closed = True
             self._engine.close()
+            while self._under_way:
+                done, _ = self._under_way.popitem()[1]
+                done(None)
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
         """Start the threads, one for each core, when the first strip comes."""
         while self._threads < len(os.sched_getaffinity(0)):
             self._threads += 1

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import random
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from imgfs.block import native
+from imgfs.block.batches import decode_strip
+from imgfs.block.build import build
+from imgfs.block.fetch import open_fetcher
+from imgfs.block.pieces import Coded, Strip
+from imgfs.block.spares import Spares
+from imgfs.errors import EvidenceError
+from imgfs.model import Codec
+from tests.block.test_fetch import image, packed, units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from imgfs.block.hostfile import HostFile
+    from imgfs.block.pieces import ByteSource
+    from imgfs.model import Chunked
+
+pytestmark = pytest.mark.skipif(not native.KINDS, reason="the extension is not built")
+
+UNIT = 32768
+OPEN: list[HostFile] = []
+
+
+def raw(data: bytes) -> bytes:
+    squeezer = zlib.compressobj(wbits=-15)
+    return squeezer.compress(data) + squeezer.flush()
+
+
+def lz4(data: bytes) -> bytes:
+    return pytest.importorskip("lz4.block").compress(data, store_size=False)
+
+
+def zstd(data: bytes) -> bytes:
+    return pytest.importorskip("zstandard").compress(data)
+
+
+ENCODERS = {"zlib": zlib.compress, "deflate": raw, "ewf": zlib.compress, "lz4": lz4, "zstd": zstd}
+
+
+@pytest.fixture(autouse=True)
+def _closing() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+def source_of(folder: Path, stored: bytes, claim: Chunked) -> ByteSource:
+    OPEN.append(image(folder, stored))
+    return build([claim], [OPEN[-1]], "test")
+
+
+def strips_of(tmp_path: Path, codec: str, contents: list[bytes], *, behind: bytes = b"") -> list[Strip]:
+    """Return the strips of units, each followed by bytes that are not its own."""
+    stored, claim = packed(contents, UNIT, codec, lambda data: ENCODERS[codec](data) + behind)
+    source = source_of(tmp_path, stored, claim)
+    pieces = source.plan(0, source.size)
+    assert all(isinstance(piece, Coded) and isinstance(piece.unit, Strip) for piece in pieces)
+    return [piece.unit for piece in pieces]
+
+
+async def natively(strips: list[Strip]) -> list[bytearray | None]:
+    found: dict[int, bytearray | None] = {}
+    every = trio.Event()
+    engine = native.NativeStrips.open(Spares())
+
+    def done(key: int, block: bytearray | None) -> None:
+        found[key] = block
+        if len(found) == len(strips):
+            every.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.listen)
+        for strip in strips:
+            assert engine.takes(strip)
+            engine.start(strip, lambda block, key=strip.key: done(key, block))
+        await every.wait()
+        nursery.cancel_scope.cancel()
+    return [found[strip.key] for strip in strips]
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+@pytest.mark.trio
+async def test_a_strip_decodes_natively_to_what_it_was_made_of(tmp_path: Path, codec: str) -> None:
+    if codec not in native.KINDS:
+        pytest.skip(f"the library for {codec} is not installed")
+    contents = units(100)
+    blocks = await natively(strips_of(tmp_path, codec, contents))
+    assert b"".join(bytes(block or b"") for block in blocks) == b"".join(contents)
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+@pytest.mark.trio
+async def test_natively_or_not_is_the_same_whatever_is_stored(tmp_path: Path, codec: str) -> None:
+    """Mutated strips: a native result is that of the decoders one by one; there is none where they fail."""
+    if codec not in native.KINDS:
+        pytest.skip(f"the library for {codec} is not installed")
+    contents = [bytes([n]) * 500 + random.Random(n).randbytes(300) * 50 for n in range(40)]
+    contents = [(data * 3)[:UNIT] for data in contents]
+    strips = strips_of(tmp_path, codec, contents)
+    path = tmp_path / "image"
+    good = path.read_bytes()
+    chance = random.Random(7)
+    differ = 0
+    for _ in range(60):
+        bad = bytearray(good)
+        for _ in range(chance.randrange(1, 4)):
+            bad[chance.randrange(len(bad))] ^= 1 << chance.randrange(8)
+        path.write_bytes(bad)
+        for strip, block in zip(strips, await natively(strips), strict=True):
+            stored = strip.stored
+            wanted = decode_strip(strip, memoryview(bad)[stored.offset : stored.offset + stored.length])
+            if isinstance(wanted, EvidenceError):
+                assert block is None
+                differ += 1
+            elif block is not None:
+                assert block == wanted
+    assert differ
+
+
+@pytest.mark.trio
+async def test_bytes_behind_a_unit_are_ignored(tmp_path: Path) -> None:
+    contents = units(64)
+    for codec in {"zlib", "deflate", "zstd"} & set(native.KINDS):
+        (tmp_path / codec).mkdir()
+        blocks = await natively(strips_of(tmp_path / codec, codec, contents, behind=bytes(7)))
+        assert b"".join(bytes(block or b"") for block in blocks) == b"".join(contents), codec
+
+
+@pytest.mark.trio
+async def test_a_file_that_ends_early_has_no_native_strips(tmp_path: Path) -> None:
+    strips = strips_of(tmp_path, "zlib", units(64))
+    path = tmp_path / "image"
+    with path.open("r+b") as file:
+        file.truncate(strips[0].stored.offset + strips[0].stored.length - 1)
+    assert await natively(strips) == [None] * len(strips)
+
+
+@pytest.mark.trio
+async def test_who_waits_when_the_session_ends_is_told(tmp_path: Path) -> None:
+    contents = units(320)
+    stored, claim = packed(contents, UNIT)
+    source = source_of(tmp_path, stored, claim)
+    async with open_fetcher() as fetcher:
+        fetcher.prefetch(source, 0, source.size)  # under way, perhaps, when the fetcher closes
+
+
+def test_the_engine_refuses_what_cannot_be(tmp_path: Path) -> None:
+    engine = native.Engine()
+    kind = native.KINDS["zlib"]
+    out = bytearray(100)
+    cut = (0).to_bytes(4, "little") + (10).to_bytes(4, "little") + bytes(4)
+    for stored, unit, cuts, into in (
+        (0, 100, cut, out),
+        (9, 100, cut, out),  # the unit ends behind it
+        (10, 0, cut, out),
+        (10, 50, cut, out),  # two units, one cut
+        (10, 101, cut, out),
+        (10, 100, cut + cut, out),
+        (10, 100, cut[:11], out),
+        (10, 100, b"", out),
+        (1 << 40, 100, cut, out),
+    ):
+        with pytest.raises(ValueError, match="cannot be"):
+            engine.submit(1, kind, 0, 0, stored, unit, cuts, into)
+    for bad_kind in (-1, 99):
+        with pytest.raises(ValueError, match="cannot be"):
+            engine.submit(1, bad_kind, 0, 0, 10, 100, cut, out)
+    with pytest.raises(BufferError):
+        engine.submit(1, kind, 0, 0, 10, 100, cut, bytes(100))
+    out += b"free again"
+    assert Codec("zlib").name in native.KINDS
