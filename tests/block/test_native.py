@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from imgfs import limits
 from imgfs.block import native
 from imgfs.block.batches import decode_strip
 from imgfs.block.build import build
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from imgfs.block.decoding import Buffer
     from imgfs.block.hostfile import HostFile
     from imgfs.block.pieces import ByteSource
     from imgfs.model import Chunked
@@ -152,6 +154,23 @@ async def test_who_waits_when_the_session_ends_is_told(tmp_path: Path) -> None:
     source = source_of(tmp_path, stored, claim)
     async with open_fetcher() as fetcher:
         fetcher.prefetch(source, 0, source.size)  # under way, perhaps, when the fetcher closes
+
+
+@pytest.mark.trio
+async def test_a_block_that_somebody_holds_is_never_written_again(tmp_path: Path) -> None:
+    contents = units(40 * 32)
+    whole = b"".join(contents)
+    source = source_of(tmp_path, *packed(contents, UNIT))
+    held: list[tuple[int, Buffer]] = []
+    async with open_fetcher() as fetcher:
+        for at in range(0, len(whole), limits.MIB):
+            data = await fetcher.fetch(source, at, at + limits.MIB)
+            if at // limits.MIB % 3:
+                held.append((at, memoryview(data)[7:] if at // limits.MIB % 3 == 1 else data))
+        assert fetcher.statistics().pool_trips == 0
+    for at, kept in held:
+        skip = limits.MIB - len(kept)
+        assert bytes(kept) == whole[at + skip : at + limits.MIB]
 
 
 def test_the_engine_refuses_what_cannot_be(tmp_path: Path) -> None:
