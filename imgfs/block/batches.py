@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs import limits
 from imgfs.block.codecs import DECODERS, decode
 from imgfs.block.enciphered import CipherMap
-from imgfs.block.pieces import Stored, StoredUnit
+from imgfs.block.pieces import Bytes, Stored, StoredUnit
 from imgfs.block.ragged import RaggedMap
 from imgfs.block.units import UnitMap
 from imgfs.errors import EvidenceError
@@ -40,10 +40,14 @@ class Span:
         """Return the block or the failure of each unit; ``data`` is the range. Runs in a pool thread."""
         outcomes: list[Block | Exception] = []
         for unit in self.units:
-            piece = unit.pieces[0]
+            *front, piece = unit.pieces
             assert isinstance(piece, Stored)  # noqa: S101  # what ``span`` made sure of
             at = piece.offset - self.start
-            outcomes.append(decode_unit(unit, data[at : at + piece.length]))
+            body = data[at : at + piece.length]
+            if front:
+                held = [part.data[part.offset : part.offset + part.length] for part in front]  # type: ignore[union-attr]  # as above
+                body = memoryview(b"".join((*held, body)))
+            outcomes.append(decode_unit(unit, body))
         return outcomes
 
 
@@ -120,9 +124,9 @@ def span(units: Sequence[Unit]) -> Span | None:
 
 
 def _single(unit: Unit) -> Stored | None:
-    """Return the one piece a unit is stored in."""
-    if isinstance(unit, StoredUnit) and len(unit.pieces) == 1:
-        piece = unit.pieces[0]
-        if isinstance(piece, Stored):
+    """Return the one piece a unit is stored in, which may follow what is at hand."""
+    if isinstance(unit, StoredUnit):
+        *front, piece = unit.pieces
+        if isinstance(piece, Stored) and (not front or all(type(part) is Bytes for part in front)):
             return piece
     return None
