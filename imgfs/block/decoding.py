@@ -37,7 +37,8 @@ Bring = Callable[[Sequence[Piece]], Awaitable[Buffer]]
 
 # A hop to a pool thread costs more than inflating this much; one such unit is decoded on the loop.
 _INLINE: Final = 64 * limits.KIB
-_HANDED: Final = 1024  # strips whose bytes are counted
+_PAGE: Final = 4 * limits.KIB
+_COUNTED: Final = 1024  # strips of which it is remembered what was given
 
 
 class Decoding:
@@ -54,7 +55,7 @@ class Decoding:
         self._pool = pool
         self._bring = bring
         self._worth = Worth()
-        self._handed: dict[int, int] = {}  # bytes given of strips, by key
+        self._given: dict[int, int] = {}  # pages given of strips, a bit each, by key
         self.spares = Spares()
         self.strips.recycle = self.spares.add
         self._native: NativeStrips | None = None  # None: strips of all codecs are handed over
@@ -103,19 +104,22 @@ class Decoding:
     def given(self, piece: Coded) -> None:
         """Take note that the bytes of a piece were returned.
 
-        A strip of which as many bytes were given as it has is dropped: the kernel keeps them now, and its
-        memory is warm for the next strip of a sequential reader.
+        A strip of which every page was given is dropped: the kernel keeps them now, and its memory is warm
+        for the next strip of a sequential reader.
         """
-        unit = piece.unit
-        if type(unit) is not Strip:
+        strip = piece.unit
+        if type(strip) is not Strip:
             return
-        given = self._handed.pop(unit.key, 0) + piece.length
-        if given >= unit.length:
-            self.strips.drop(unit.key)
-        else:
-            self._handed[unit.key] = given
-            if len(self._handed) > _HANDED:
-                del self._handed[next(iter(self._handed))]
+        stop = piece.skip + piece.length
+        pages = -(-strip.length // _PAGE)
+        until = pages if stop == strip.length else stop // _PAGE
+        given = self._given.pop(strip.key, 0) | (1 << until) - (1 << min(-(-piece.skip // _PAGE), until))
+        if given == (1 << pages) - 1:
+            self.strips.drop(strip.key)
+            return
+        self._given[strip.key] = given
+        if len(self._given) > _COUNTED:
+            del self._given[next(iter(self._given))]
 
     def holds(self, piece: Coded) -> bool:
         """Say whether ``held`` would return the bytes of a piece."""

@@ -175,6 +175,27 @@ async def test_reading_on_decodes_every_unit_once_and_in_strips(tmp_path) -> Non
     file.close()
 
 
+@pytest.mark.trio
+async def test_a_strip_is_kept_until_each_of_its_pages_was_given(tmp_path) -> None:
+    contents = units(64)
+    stored, claim = packed(contents, 32768)
+    file = image(tmp_path, stored)
+    source = build([claim], [file], "test")
+    async with open_fetcher() as fetcher:
+        for _ in range(5):  # the same bytes again and again, more than there are
+            await fetched(fetcher, source, 1000, 900_000)
+        assert fetcher.statistics().strips.blocks == 1
+        await fetched(fetcher, source, 900_000, 1_000_000)
+        await fetched(fetcher, source, 983_040, 1 << 20)
+        assert fetcher.statistics().strips.blocks == 1, "the first page was not given whole"
+        await fetched(fetcher, source, 0, 5000)
+        assert fetcher.statistics().strips.blocks == 1, "nor that in which two reads met"
+        await fetched(fetcher, source, 895_000, 905_000)
+        assert fetcher.statistics().strips.blocks == 0
+        assert fetcher.statistics().strips.misses == 1
+    file.close()
+
+
 @pytest.mark.parametrize("gap", [0, 3000, 60_000])
 @pytest.mark.trio
 async def test_units_in_any_order_are_read_in_strips_where_they_are_near(gap, tmp_path) -> None:
