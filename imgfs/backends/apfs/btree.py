@@ -161,8 +161,8 @@ class Nodes:
         if size > NODE_MAX or size % self._blocks.block:
             raise Malformed(f"node in block {at}: of {size} bytes")
         data = self._blocks.read(at, size)
-        if place.encrypted:
-            data = tree.decrypted(at, data)
+        if place.encrypted and tree.decrypt is not None:
+            data = tree.decrypt(at, data)
         if tree.digest is not None:
             if digest and tree.digest(data)[: len(digest)] != digest:
                 raise Malformed(f"node in block {at}: its hash is not what the seal says")
@@ -203,16 +203,6 @@ class Tree:
         self.cipher = cipher
         self.decrypt = decrypt
         self.digest = digest
-
-    def decrypted(self, at: int, data: bytes) -> bytes:
-        """Return the plaintext of a node in block ``at``.
-
-        Raises:
-            Malformed: nobody has the key.
-        """
-        if self.decrypt is None:
-            raise Malformed(f"node in block {at}: encrypted, in a volume that is not")
-        return self.decrypt(at, data)
 
     def root(self) -> Node:
         """Return the root.

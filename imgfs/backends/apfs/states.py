@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends.apfs.btree import PAIRS, RECORDS, Tree
 from imgfs.backends.apfs.catalog import Catalog
+from imgfs.backends.apfs.keybag import deciphered
 from imgfs.backends.apfs.objects import FEXT_TREE, FSTREE, PHYSICAL, SNAPMETATREE
 from imgfs.backends.apfs.omap import ObjectMap
 from imgfs.backends.apfs.volume import moment, read_older, read_seal
@@ -120,6 +122,7 @@ class State:
             RECORDS,
             place,
             cipher=self._number if self.codec is not None else 0,
+            decrypt=partial(deciphered, self.codec, container.head.block) if self.codec is not None else None,
             digest=digest,
             seal=seal,
         )
