@@ -22,11 +22,11 @@ from imgfs.backends.apfs.records import (
     inode_of,
     name_of,
 )
-from imgfs.errors import Malformed, NotFound
+from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from imgfs.backends.apfs.btree import Node, Tree
 
@@ -66,7 +66,7 @@ class Catalog:
         self._tree = tree
         self._extents = extents
         self._hashed = hashed
-        self._leaf: Node | None = None  # in which somebody looked last
+        self._leaf: tuple[Node | None, int] = (None, 0)  # in which somebody looked last, and what is behind
 
     def names(self, directory: int) -> Iterator[Name | str]:
         """Yield the names of a directory in the order of their keys; a text says what cannot be read."""
@@ -126,19 +126,18 @@ class Catalog:
             extents = None
         return Item(inode, extras, extents, damaged)
 
-    def _slices(self, first: int, stop: int) -> Iterator[tuple[Node, int, int] | str]:
-        """Yield as ``Tree.leaves``, without a descent where the leaf of the last look-up holds all."""
-        leaf = self._leaf
-        if leaf is not None and leaf.keys and leaf.keys[0] <= first and stop <= leaf.keys[-1]:
-            keys = leaf.keys
-            if keys[0] < first:  # equal keys may begin in the leaf before
-                low = bisect_left(keys, first)
-                yield leaf, low, bisect_left(keys, stop, low)
-                return
-        for found in self._tree.leaves(first, stop):
-            if not isinstance(found, str):
-                self._leaf = found[0]
-            yield found
+    def _slices(self, first: int, stop: int) -> Iterable[tuple[Node, int, int] | str]:
+        """Return as ``Tree.leaves``, for keys of one inode: nearly always they lie in the leaf used last."""
+        leaf, until = self._leaf
+        if leaf is None or not leaf.keys or not leaf.keys[0] <= first < until:
+            try:
+                leaf, until = self._leaf = self._tree.leaf(first)
+            except EvidenceError:
+                return self._tree.leaves(first, stop)  # which says what is missing
+        if stop > until or leaf.bad:
+            return self._tree.leaves(first, stop)
+        low = bisect_left(leaf.keys, first)
+        return ((leaf, low, bisect_left(leaf.keys, stop, low)),)
 
     def runs(self, stream: int) -> Iterator[Extent]:
         """Yield the runs of a stream, ascending.
