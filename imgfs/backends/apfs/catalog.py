@@ -107,7 +107,10 @@ class Catalog:
                     inode = inode_of(number, node.data, *node.rows[row][2:])
                 elif kind == XATTR:
                     extra = extra_of(node.key(row), node.value(row))
-                    if extra is None or len(extras) >= _EXTRAS:
+                    if len(extras) >= _EXTRAS:
+                        damaged = damaged or f"inode {number}: more than {_EXTRAS} attributes"
+                        break
+                    if extra is None:
                         damaged = damaged or f"inode {number}: an attribute contradicts itself"
                     else:
                         extras.append(extra)
@@ -116,7 +119,7 @@ class Catalog:
                         extents = None
                         break
                     extents.append(_extent(node, row))
-            if extents is None and self._extents is None:
+            if (extents is None and self._extents is None) or len(extras) >= _EXTRAS:
                 break
         if inode is None:
             if damaged:

@@ -37,6 +37,7 @@ _DOCUMENT, _NAME, _PREVIOUS, _FINDER, _DATA, _STATS, _VOLUME, _SPARSE, _RDEV, _P
     3, 4, 5, 7, 8, 10, 11, 13, 14, 15, 16,
 )  # fmt: skip
 SIBLING: Final = 1
+_NAME_MOST: Final = 1024  # bytes with the zero at the end: what the key of a name can count
 _KINDS: Final = {kind << 12: kind for kind in Kind}
 _DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
 KIND_OF_TYPE: Final = {int(kind): kind for kind in Kind}
@@ -237,7 +238,7 @@ def name_of(key: bytes, data: bytes, start: int, stop: int, *, hashed: bool) -> 
     else:
         length, begin = int.from_bytes(key[8:10], "little"), 10
     name = key[begin : begin + length]
-    if not 0 < length == len(name) or name[-1] or stop - start < _NAMED.size:
+    if not 0 < length == len(name) <= _NAME_MOST or name[-1] or stop - start < _NAMED.size:
         return None
     number, added, flags = _NAMED.unpack_from(data, start)
     sibling = 0
@@ -261,7 +262,7 @@ def extra_of(key: bytes, value: bytes) -> Extra | None:
     """Read an extended attribute's record, None: it contradicts itself."""
     length = int.from_bytes(key[8:10], "little")
     name = key[10 : 10 + length]
-    if not 0 < length == len(name) or name[-1] or len(value) < _XATTR.size:
+    if not 0 < length == len(name) <= _NAME_MOST or name[-1] or len(value) < _XATTR.size:
         return None
     flags, size = _XATTR.unpack_from(value)
     body = value[_XATTR.size :]
