@@ -157,6 +157,7 @@ class Volume:
     vek: bytes = b""  # plain: no encryption
     moved: int = 0  # blocks that files were moved after they were encrypted
     sealed: bool = False
+    virtual: bool = False  # the tree of a sealed volume's extents is found through the object map
     broken: int = 0
     users: list[tuple[bytes, str, str]] = field(default_factory=list)  # uuid, password, hint
     kek: bytes = bytes(range(32, 64))
@@ -349,12 +350,15 @@ class Composer:
         runs: list[Record] = []
         for file in volume.files:
             records += self._file(volume, file, runs)
-        records.sort(key=lambda record: record[0])
+        records.sort(key=lambda record: (record[0], _among(volume, record)))
         places: Places = []
         seal = fext = 0
         if volume.sealed:
             root, digest = self.sealed(records, places, volume)
-            fext = self.physical(sorted(runs), 0x1F, fixed=(16, 16))
+            if volume.virtual:
+                fext = self.virtual(sorted(runs), 0x1F, places, volume)
+            else:
+                fext = self.physical(sorted(runs), 0x1F, fixed=(16, 16))
             seal = self._oid
             self._oid += 1
             meta = (
@@ -389,7 +393,7 @@ class Composer:
         struct.pack_into("<16sQQ", data, 240, volume.uuid, 10**18, 8 if volume.vek else 1)
         struct.pack_into("<32sQQ", data, 272, b"composed by tests", 10**18, 2)
         struct.pack_into("<256sIH", data, 704, volume.name.encode(), 3, volume.role)
-        struct.pack_into("<QQI", data, 1024, seal, fext, PHYSICAL | 2)
+        struct.pack_into("<QQI", data, 1024, seal, fext, 2 if volume.virtual else PHYSICAL | 2)
         self.put(at, summed(bytes(data)))
         return at
 
@@ -457,6 +461,13 @@ def extended(fields: dict[int, bytes]) -> bytes:
     heads = b"".join(struct.pack("<BBH", kind, 0, len(value)) for kind, value in fields.items())
     values = b"".join(value + bytes(-len(value) % 8) for value in fields.values())
     return struct.pack("<HH", len(fields), len(heads) + len(values)) + heads + values
+
+
+def _among(volume: Volume, record: Record) -> tuple[int, bytes]:
+    """Return how names of one folder are sorted: by their hashes, if they have any."""
+    if record[0] & 15 != 9:
+        return 0, b""
+    return (int.from_bytes(record[1][8:12], "little") >> 10 if volume.hashed else 0), record[1][10:]
 
 
 def _named(volume: Volume, file: File, folder: int, name: str) -> Record:

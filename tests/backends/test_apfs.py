@@ -261,8 +261,10 @@ def test_an_image_that_ends_early_loses_what_is_behind() -> None:
 SEALED = {"role": 1, "sealed": True}
 
 
-def test_sealed_volumes_are_read() -> None:
-    volume = Volume("System", [file for file in planted(300) if file.name != "sparse"], **SEALED)  # type: ignore[arg-type]
+@pytest.mark.parametrize("virtual", [False, True])
+def test_sealed_volumes_are_read(virtual: bool) -> None:  # noqa: FBT001  # a parameter of pytest
+    plain = [file for file in planted(300) if file.name != "sparse"]
+    volume = Volume("System", plain, virtual=virtual, **SEALED)  # type: ignore[arg-type]
     image = image_of(volume)
     reader = MemoryReader(image)
     files = open_files("apfs", reader)

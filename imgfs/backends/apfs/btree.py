@@ -30,7 +30,7 @@ _FREE: Final = struct.Struct("<HHHH")
 _OID: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
 _LEVELS: Final = 16
-_KEPT: Final = 32 << 20  # bytes of nodes
+_KEPT: Final = 64 << 20  # bytes of nodes, which take three times as much when they are parsed
 _ID: Final = (1 << 60) - 1
 LAST: Final = 1 << 128  # behind all keys
 
