@@ -101,11 +101,13 @@ class Opening:
         if self._reads(number, volume, None):
             self._notes.append(f"volume {volume.label} says that it is encrypted, and its records are not")
             return None
-        if not self.container.head.flags & CRYPTO_SW:
+        said: list[str] = []
+        keys = keys_of(self.container, volume.uuid, said)
+        if not self.container.head.flags & CRYPTO_SW and not keys.users:
             self._hardware.append(volume.label)
             self._notes.append(f"volume {volume.label}: encrypted with keys in the machine's hardware")
             return False
-        keys = keys_of(self.container, volume.uuid, self._notes)
+        self._notes += said
         if self._options.keys:
             if self._trials is None:
                 from imgfs.backends.apfs.keys import Trials
