@@ -88,18 +88,18 @@ def node(
     """Return a node; ``plain`` False: without a header."""
     room = BLOCK - 56 - (40 if root else 0)
     step = 4 if fixed else 8
-    length = -(-len(records) * step // 8) * 8
+    length = (BLOCK - 96) // 36 * 4 // 8 * 8 + 8 if fixed and not level else -(-len(records) * step // 8) * 8
     toc = b""
     keys = values = b""
     for _, key, value in records:
-        values = value + bytes(-len(value) % 8) + values
+        values = value + values if not fixed else value + bytes(-len(value) % 8) + values
         place = (len(keys), len(values))
         toc += (
             struct.pack("<HH", *place)
             if fixed
             else struct.pack("<4H", place[0], len(key), place[1], len(value))
         )
-        keys += key + bytes(-len(key) % 8)
+        keys += key
     free = room - length - len(keys) - len(values)
     assert free >= 0, f"{len(records)} records do not fit"
     flags |= (1 if root else 0) | (0 if level else 2) | (4 if fixed else 0)
@@ -248,7 +248,7 @@ class Composer:
             summed(
                 (
                     head(at, PHYSICAL | 11)
-                    + struct.pack("<IIIIQQQQQ", 1, 0, PHYSICAL | 2, PHYSICAL | 2, tree, 0, 0, 0, 0)
+                    + struct.pack("<IIIIQQQQQ", 0, 0, PHYSICAL | 2, PHYSICAL | 2, tree, 0, 0, 0, 0)
                 ).ljust(BLOCK, b"\0")
             ),
         )
@@ -257,7 +257,7 @@ class Composer:
     def physical(self, records: Sequence[Record], subtype: int, fixed: tuple[int, int] = (0, 0)) -> int:
         """Write a tree whose nodes are named by their blocks, and return the root's."""
         groups = split(records, BLOCK - 496)
-        info = self._info(0x10, fixed, records, len(groups) + (len(groups) > 1))
+        info = self._info(0x12 if fixed[0] else 0x52, fixed, records, len(groups) + (len(groups) > 1))
         if len(groups) == 1:
             at = self.alloc()
             self.put(
@@ -284,7 +284,7 @@ class Composer:
     def virtual(self, records: Sequence[Record], subtype: int, places: Places, volume: Volume) -> int:
         """Write a tree whose nodes an object map finds; returns the root's number."""
         groups = split(records, BLOCK - 596)
-        info = self._info(0, (0, 0), records, len(groups) + (len(groups) > 1))
+        info = self._info(0x42, (0, 0), records, len(groups) + (len(groups) > 1))
         root = self._oid
         self._oid += len(groups) + 1
         above = []
@@ -300,7 +300,7 @@ class Composer:
     def sealed(self, records: Sequence[Record], places: Places, volume: Volume) -> tuple[int, bytes]:
         """Write a hashed tree without headers; returns the root's number and hash."""
         groups = split(records, BLOCK - 696)
-        info = self._info(0x180, (0, 0), records, len(groups) + 1)
+        info = self._info(0x1C2, (0, 0), records, len(groups) + 1)
         root = self._oid
         self._oid += len(groups) + 1
         above = []
@@ -317,7 +317,8 @@ class Composer:
     def _place(self, oid: int, data: bytes, places: Places, volume: Volume) -> None:
         at = self.alloc()
         self.put(at, xts(_extended(volume), at * (BLOCK // 512), data) if volume.vek else data)
-        places.append((oid, XID, 4 if volume.vek else 0, at))
+        bare = data[:32] == bytes(32)  # no header
+        places.append((oid, XID, (4 if volume.vek else 0) | (8 if bare else 0), at))
 
     def _bag(self, entries: Sequence[tuple[bytes, int, bytes]], uuid: bytes, kind: int) -> tuple[int, int]:
         body = b""
@@ -458,9 +459,11 @@ def _extended(volume: Volume) -> bytes:
 
 def extended(fields: dict[int, bytes]) -> bytes:
     """Return extended fields."""
-    heads = b"".join(struct.pack("<BBH", kind, 0, len(value)) for kind, value in fields.items())
+    heads = b"".join(
+        struct.pack("<BBH", kind, {4: 2, 8: 32}.get(kind, 0), len(value)) for kind, value in fields.items()
+    )
     values = b"".join(value + bytes(-len(value) % 8) for value in fields.values())
-    return struct.pack("<HH", len(fields), len(heads) + len(values)) + heads + values
+    return struct.pack("<HH", len(fields), len(values)) + heads + values
 
 
 def _among(volume: Volume, record: Record) -> tuple[int, bytes]:

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyfsapfs
@@ -26,14 +27,14 @@ from tests.backends.apfscompose import (
     File,
     Volume,
     fletcher,
+    implanted,
     roots,
     summed,
 )
-from tests.backends.tskimages import noise, run
+from tests.backends.test_apfs_recorded import recorded
+from tests.backends.tskimages import need, noise, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from imgfs.backends import Files
 
 SIZES = (1, 4095, 4096, 4097, 70_000)
@@ -278,6 +279,29 @@ def test_sealed_volumes_are_read(virtual: bool) -> None:  # noqa: FBT001  # a pa
     said = opened(image_of(again))
     walk(said)
     assert said.xattrs(0, 2)[b"user.imgfs.volume.seal"] == b"its seal is broken, by transaction 6"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sealed", [False, True])
+def test_7z_reads_the_same(tmp_path: Path, sealed: bool) -> None:  # noqa: FBT001  # a parameter of pytest
+    """7-Zip compares the hashes of a sealed volume, and wants everything else a container has."""
+    need("7z")
+    left = ("sparse", "clone")  # 7-Zip wants more of these than there is here
+    plain = [file for file in planted(300) if file.mode >> 12 in (4, 8) and file.name not in left]
+    more: dict[str, Any] = SEALED if sealed else {}
+    made = Composer([Volume("System", plain, **more)], blocks=16384, first=8192)
+    image = implanted(recorded("small")[0], made)
+    (tmp_path / "image").write_bytes(image)
+    run("7z", "x", "-y", f"-o{tmp_path / 'out'}", tmp_path / "image")
+    reader = MemoryReader(image)
+    files = open_files("apfs", reader)
+    shown = {path: entry for path, entry in walk(files).items() if not entry.stream}
+    out = os.fsencode(tmp_path / "out")
+    for path, entry in shown.items():
+        if entry.attr.kind == Kind.REG:
+            assert Path(os.fsdecode(out + b"/" + path)).read_bytes() == content(files, reader, 0, entry), path
+    theirs = {os.fsencode(found.relative_to(tmp_path / "out")) for found in (tmp_path / "out").rglob("*")}
+    assert shown.keys() - theirs <= {b"$private-dir", b"empty"}
 
 
 def test_what_a_seal_does_not_know_is_not_shown() -> None:
