@@ -91,7 +91,7 @@ class Options:
     is the key of one of the ``Media.states`` a container named: then that one is its media. ``keys`` are the
     analyst's that may fit. ``final``: no further member of a set will come, what can be read without them is.
     ``threads``: how many may be used to derive a key. ``patience``: how long keys may be tried on what only
-    they tell from noise.
+    they tell from noise. ``keyless``: no key will come, what needs none is shown.
 
     Units: ``sector`` bytes, 0: find out; ``base`` bytes; ``patience`` seconds.
     """
@@ -105,6 +105,7 @@ class Options:
     final: bool = False
     threads: int = 1
     patience: float = limits.PATIENCE
+    keyless: bool = False
 
     @property
     def sectors(self) -> tuple[int, ...]:
@@ -175,6 +176,7 @@ class Backend:
     of the names of files beside an image that it may build upon without a word of their names.
     ``index`` is the version of the indexes it makes, 0: it makes none.
     ``sets``: a file system that may lie on several sources, and is opened before anybody looks.
+    ``partly``: some of it may be locked, and the rest is shown all the same.
     ``supports`` and ``truth`` are rows of the support matrix; ``recognised`` marks formats that are
     named but cannot be opened yet: their ``open`` raises NotSupported with what would be needed.
     """
@@ -194,6 +196,7 @@ class Backend:
     siblings: Callable[[str], str] | None = None
     kin: str = ""
     sets: bool = False
+    partly: bool = False
     imports: tuple[str, ...] = ()
     index: int = 0
     supports: str = ""

@@ -147,7 +147,6 @@ def _plain(
 
 RECOGNISED: tuple[Backend, ...] = (
     _plain("xfslog", "XFS external log", 0, b"\xfe\xed\xba\xbe"),
-    _plain("apfs", "APFS", 32, b"NXSB"),
     _plain(
         "f2fs",
         "F2FS",

@@ -116,6 +116,14 @@ class Attempts:
             return opened
         return None
 
+    async def without(self, layer: Layer, asked: Asked) -> Opened | None:
+        """Open what of a locked layer needs no key, and leave its record locked; None: nothing."""
+        try:
+            return await self._ask(layer, asked)
+        except (NeedKey, NeedMembers, NotMine, NotSupported, EvidenceError, WorkerError) as why:
+            logger.info(log.LAYER_LOCKED, extra={"spec": layer.spec, "why": str(why)})
+            return None
+
     async def _opened(self, layer: Layer, asked: Asked) -> Opened:
         """Open without a key first, so that what is locked is known; then with those that may fit."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from imgfs.tree import names
 from imgfs.tree.nodes import Dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from imgfs.backends import Backend
     from imgfs.block.fetch import Fetcher
@@ -44,6 +44,7 @@ class Locked:
     asked: Asked
     layer: Layer
     spot: Spot | None
+    shown: set[str] = field(default_factory=set)  # trees of it that need no key
 
 
 class Volumes:
@@ -125,15 +126,36 @@ class Volumes:
                 )
             )
         elif isinstance(need, NeedKey):
-            self.locked[layer.spec] = Locked(asked=asked, layer=layer, spot=spot)
+            self.locked[layer.spec] = locked = Locked(asked=asked, layer=layer, spot=spot)
+            if backend.partly:
+                await self._partly(locked, spot)
         return True
 
+    async def _partly(self, locked: Locked, spot: Spot) -> None:
+        """Show what of a locked file system needs no key."""
+        asked, layer = locked.asked, locked.layer
+        place = replace(asked.place, options=replace(asked.place.options, keyless=True))
+        answer = await self._attempts.without(layer, replace(asked, place=place))
+        if answer is not None and isinstance(answer.opened, FilesInfo):
+            layer.files(answer.opened)
+            roots = await self._rooted(answer, asked.sources, place, asked.backend)
+            self._hang(spot.folder, roots, asked.backend)
+            locked.shown.update(name for name, _, _ in roots)
+
     async def take(
-        self, answer: Opened, asked: Asked, layer: Layer, spot: Spot | None, *, apart: bool = False
+        self,
+        answer: Opened,
+        asked: Asked,
+        layer: Layer,
+        spot: Spot | None,
+        *,
+        apart: bool = False,
+        shown: Collection[str] = (),
     ) -> bool:
         """Put what was opened where it belongs; say whether it was something.
 
-        ``apart``: the volumes have a disk of their own, and no name before theirs.
+        ``apart``: the volumes have a disk of their own, and no name before theirs. ``shown``: trees that are
+        there already.
         """
         backend, source, place = asked.backend, asked.sources[0], asked.place
         match answer.opened:
@@ -151,6 +173,7 @@ class Volumes:
                 layer.files(info)
                 name = f"{place.prefix}00-{names.slug(info.type)}"
                 roots = await self._rooted(answer, asked.sources, place, backend)
+                roots = [root for root in roots if root[0] not in shown]
                 if spot is None:  # what lies on several disks has no bytes of its own
                     folder = self._folder(None if apart else source, place, name, layer)
                 else:

@@ -152,5 +152,6 @@ class Waiting:
         answer = await self._attempts.again(locked.layer, asked)
         if answer is not None:
             del self._volumes.locked[spec]
-            await self._volumes.take(answer, locked.asked, locked.layer, locked.spot)
+            shown = locked.shown
+            await self._volumes.take(answer, locked.asked, locked.layer, locked.spot, shown=shown)
             logger.info(log.LAYER_UNLOCKED, extra={"spec": spec})

@@ -96,6 +96,7 @@ def _open(
         final=request.final,
         threads=request.threads,
         patience=request.patience,
+        keyless=request.keyless,
     )
     table = _Table(reader)
     result = backend.open(table, options)

@@ -236,6 +236,7 @@ class Worker:
                 memory=self._memory,
                 threads=self.options.threads,
                 patience=self.options.patience,
+                keyless=self.options.keyless,
             )
             patience = limits.DEADLINE["unlock" if self.options.keys else "open"]
             status, payload = await self._process.ask(wire.encode(request), patience)

@@ -83,6 +83,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = limits.WORKER_MEMORY
     threads: int = 1
     patience: float = limits.PATIENCE
+    keyless: bool = False
 
 
 class ListRequest(msgspec.Struct, frozen=True, array_like=True, tag="list"):

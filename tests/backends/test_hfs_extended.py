@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from imgfs.backends import _lzvn
-from imgfs.backends.hfs.decmpfs import Compressed
+from imgfs.backends._decmpfs import Compressed
 from imgfs.errors import EvidenceError, NotSupported
 from imgfs.model import Foreign, Inline
 from imgfs.testing.fakes import FileReader, MemoryReader
@@ -197,7 +197,24 @@ def test_attributes_in_extents_are_read_over_all_their_records() -> None:
     assert hfs.xattrs(0, 16) == {b"a": b"b", b"small": value[:5000]}  # the kernel takes 64 KiB
 
 
-@pytest.mark.parametrize("kind", [1, 5, 9, 10, 77])
+@pytest.mark.parametrize(
+    ("kind", "behind", "resource"),
+    [
+        (1, b"12345", b""),
+        (9, b"\xcc12345", b""),
+        (9, b"12345", b""),
+        (10, b"", lzvn_resource([b"\xff12345"])),
+        (10, b"", lzvn_resource([b"12345"])),
+    ],
+)
+def test_what_is_stored_plainly_is_read(kind: int, behind: bytes, resource: bytes) -> None:
+    hfs, reader = one(packed(kind, b"12345", behind, resource))
+    entry = walk(hfs)[b"file"]
+    assert not entry.attr.damaged
+    assert content(hfs, reader, 0, entry) == b"12345"
+
+
+@pytest.mark.parametrize("kind", [5, 13, 14, 77])
 def test_what_is_not_decoded_is_refused_and_said(kind: int) -> None:
     hfs, _ = one(packed(kind, b"12345", b"\xcc12345", lzvn_resource([b"\xff12345"])))
     entry = walk(hfs)[b"file"]
@@ -210,6 +227,7 @@ def test_what_is_not_decoded_is_refused_and_said(kind: int) -> None:
 
 WRONG = {
     "no units": packed(4, LINES, resource=b""),
+    "more than is said": packed(1, b"12345", b"123456"),
     "too few units": packed(4, LINES, resource=zlib_resource(LINES[:UNIT])),
     "too few bytes": packed(4, LINES[:900], resource=zlib_resource(LINES[:899])),
     "too many bytes": packed(4, LINES[:900], resource=zlib_resource(LINES[:901])),

@@ -61,6 +61,7 @@ DMG_HFS = {
     "keramics_keramics/hfsplus_bzip2.dmg",
     "keramics_keramics/hfsplus_zlib.dmg",
 }
+DMG_APFS = "deploymenttheory_go-apfs-v2/basic-bz2.dmg"
 EXT_LINK = "vstinner_hachoir/bsize-2048-isize-512.ext2.xz"
 UFS_LINK = "fox-it_dissect.ffs/ffs_symlink_test2.bin.gz"
 CRAMFS = "fkie-cad_fact_extractor/cramfs.img.xz"
@@ -110,7 +111,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_every_truth_and_damaged_exception_is_shown_here() -> None:
     rows = tomllib.loads((ROOT / "tests/corpus-exceptions.toml").read_text())["image"]
     named = {row["name"] for row in rows if row["reason"] in ("truth", "damaged")}
-    one = {THREE_VOLUMES, TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY, CRAMFS}
+    one = {THREE_VOLUMES, TWO_NTFS, HARD_LINKS, EXT_LINK, UFS_LINK, LABEL_ONLY, CRAMFS, DMG_APFS}
     shown = ISO | DAMAGED | DMG_HFS | CUT | one
     assert named <= shown, "an exception that nothing is shown for"
 
@@ -154,6 +155,28 @@ def test_each_of_three_logical_volumes_equals_its_own_truth(corpus: Path, scratc
                 if fact.get("type") == "f":  # some could not be read by who made the truth
                     assert path.stat().st_size == fact["size"], path
                     assert int(path.stat().st_mtime) == fact["mtime"], path
+
+
+def test_an_apfs_volume_of_a_disk_image_holds_what_7z_read(corpus: Path, scratch: Path) -> None:
+    """7z gives the largest part as the media."""
+    image = unpacked(corpus, DMG_APFS, scratch / "case")
+    known = truth(corpus, DMG_APFS)
+    with mounted(image, at=scratch / "mnt", options=("-o", "symlinks=raw")) as point:
+        (root,) = point.glob("*/*/ACCEPT")
+        volume = root.parent / "volume.raw"
+        assert hashlib.sha256(volume.read_bytes()).hexdigest() == known["media_sha256"]
+        for shown, fact in known["volumes"][0]["files"].items():  # type: ignore[index]
+            path = root / shown
+            assert int(path.lstat().st_mtime) == fact["mtime"], path
+            for stream, held in fact.get("streams", {}).items():
+                data = Path(f"{path}:{stream}").read_bytes()
+                assert hashlib.sha256(data).hexdigest() == held["sha256"], (path, stream)
+            if fact["type"] == "l":
+                assert str(path.readlink()) == fact["target"]
+            elif fact["type"] == "f":
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == fact["sha256"], path
+            else:
+                assert path.is_dir(), path
 
 
 def test_hfs_hard_links_are_the_file_they_name(corpus: Path, scratch: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._decmpfs import ATTRIBUTE, Compressed
 from imgfs.backends._layouts import linear
 from imgfs.backends.hfs.attributes import Attributes
-from imgfs.backends.hfs.decmpfs import ATTRIBUTE, Compressed
 from imgfs.backends.hfs.volume import ATTRIBUTES, read_rows, rows_of
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_XATTRS, READ_MAX
@@ -78,7 +79,7 @@ class Extended:
         packed = self.compressed(item, *self.of(item))
         if packed is not None:
             number = item.attr.inum
-            packed.attach(self._reader, self._rows(number, _RESOURCE, item.resource))
+            packed.attach(partial(read_rows, self._reader, self._rows(number, _RESOURCE, item.resource)))
             self._decoders[number] = packed
             if len(self._decoders) > _DECODERS:
                 self._decoders.popitem(last=False)

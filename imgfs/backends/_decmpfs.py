@@ -1,4 +1,4 @@
-"""Compressed files of HFS+: what the attribute ``com.apple.decmpfs`` says, and the units behind it.
+"""Compressed files of HFS+ and APFS: what the attribute ``com.apple.decmpfs`` says, and the units behind it.
 
 Source: ``decmpfs.h`` of Apple's published xnu (header, types); Apple Technical Note TN1150 for the
 forks and Inside Macintosh, "Resource File Format", for the resource that holds the units of zlib.
@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import _lzfse, _lzvn
 from imgfs.backends._units import Units
-from imgfs.backends.hfs.volume import read_rows
 from imgfs.errors import BadUnit, Malformed, NotSupported
 from imgfs.limits import MAX_SIZE
+from imgfs.model import PACKED_CODED, Codec, Packed
 
 if TYPE_CHECKING:
-    from imgfs.backends import Reader
-    from imgfs.backends.hfs.volume import Rows
+    from collections.abc import Callable
 
 ATTRIBUTE: Final = b"com.apple.decmpfs"
 UNIT: Final = 1 << 16
 _HEADER: Final = struct.Struct("<4sIQ")  # magic, type, bytes of content
-_ZLIB_HERE, _ZLIB_FORK, _LZVN_HERE, _LZVN_FORK, _LZFSE_HERE, _LZFSE_FORK = 3, 4, 7, 8, 11, 12
-_HERE: Final = frozenset({_ZLIB_HERE, _LZVN_HERE, _LZFSE_HERE})  # types whose one unit follows the header
-_FORKED: Final = frozenset({_ZLIB_FORK, _LZVN_FORK, _LZFSE_FORK})
+RESOURCE: Final = b"com.apple.ResourceFork"
+_TYPE1, _ZLIB_HERE, _ZLIB_FORK, _LZVN_HERE, _LZVN_FORK = 1, 3, 4, 7, 8
+_PLAIN_HERE, _PLAIN_FORK, _LZFSE_HERE, _LZFSE_FORK = 9, 10, 11, 12
+# Types whose one unit follows the header in the attribute, and those whose units lie in the resource fork.
+_HERE: Final = frozenset({_TYPE1, _ZLIB_HERE, _LZVN_HERE, _PLAIN_HERE, _LZFSE_HERE})
+_FORKED: Final = frozenset({_ZLIB_FORK, _LZVN_FORK, _PLAIN_FORK, _LZFSE_FORK})
+_ZLIB: Final = frozenset({_ZLIB_HERE, _ZLIB_FORK})
 _LZFSE: Final = frozenset({_LZFSE_HERE, _LZFSE_FORK})
-_WHY: Final = {
-    1: "stored in the attribute",
-    5: "dataless",
-    9: "stored in the attribute",
-    10: "stored in the resource fork",
-}
+_PLAIN: Final = frozenset({_TYPE1, _PLAIN_HERE, _PLAIN_FORK})
+_WHY: Final = {5: "dataless", 13: "LZBITMAP in the attribute", 14: "LZBITMAP in the resource fork"}
+_PACKED_MOST: Final = 1 << 14  # units of a file whose table becomes part of a layout: 1 GiB
+_ROW: Final = struct.Struct("<QII")  # of a Packed layout
 _WHOLE_MAX: Final = 16 << 20  # bytes a unit within the attribute may stand for
 
 
@@ -42,8 +43,7 @@ class Compressed:
     __slots__ = (
         "_count",
         "_first",
-        "_reader",
-        "_resource",
+        "_read",
         "_type",
         "_unit",
         "_units",
@@ -73,12 +73,11 @@ class Compressed:
         self._unit = max(self.size, 1) if self._type in _HERE else UNIT
         self._value = value[_HEADER.size :]
         self._units = Units(self._unit)
-        self._reader: Reader | None = None
-        self._resource: Rows = []
+        self._read: Callable[[int, int], bytes] | None = None
         self._first = self._count = 0
 
-    def attach(self, reader: Reader, resource: Rows) -> None:
-        """Say where the resource fork lies, for the types that keep their units in it.
+    def attach(self, read: Callable[[int, int], bytes]) -> None:
+        """Say how the resource fork is read (offset, length), for the types that keep their units in it.
 
         Raises:
             NotSupported: a type that is not decoded.
@@ -88,7 +87,7 @@ class Compressed:
             raise NotSupported(self.unsupported)
         if self._type in _HERE or not self.size:
             return
-        self._reader, self._resource = reader, resource
+        self._read = read
         if self._type != _ZLIB_FORK:
             self._count = int.from_bytes(self._stored(0, 4), "little") // 4 - 1
         else:
@@ -105,10 +104,35 @@ class Compressed:
         """
         return self._units.read(offset, length, self._decoded)
 
+    def packed(self, which: int) -> Packed | None:
+        """Return the units as a layout over the fork, layout ``which``; None: only the worker decodes.
+
+        Raises:
+            EvidenceError: the table of units is lost, or contradicts itself.
+        """
+        count = -(-self.size // UNIT)
+        if self._type not in (_ZLIB_FORK, _PLAIN_FORK) or not 0 < count <= _PACKED_MOST:
+            return None
+        rows = bytearray()
+        for index in range(count):
+            start, length = self._place(index)
+            wanted = min(self.size - index * UNIT, UNIT)
+            if self._type == _PLAIN_FORK:
+                plain, front = True, length - wanted
+            else:
+                plain, front = self._stored(start, 1)[0] & 15 == 15, 1
+            if plain and (length - front != wanted or not 0 <= front <= 1):
+                return None  # the worker says of each unit what is wrong with it
+            row = (start + front, wanted, 0) if plain else (start, length, PACKED_CODED)
+            rows += _ROW.pack(*row)
+        return Packed(size=self.size, unit=UNIT, codec=Codec("zlib"), table=bytes(rows), which=which)
+
     def _decoded(self, index: int) -> bytes:
         wanted = min(self.size - index * self._unit, self._unit)
         stored = self._value if self._type in _HERE else self._unit_of_fork(index)
-        if self._type in {_ZLIB_HERE, _ZLIB_FORK}:
+        if self._type in _PLAIN:  # 9 and 10 have a byte in front that says so
+            data = stored[1:] if len(stored) == wanted + 1 and self._type != _TYPE1 else stored
+        elif self._type in _ZLIB:
             data = stored[1:] if stored[:1] and stored[0] & 15 == 15 else _inflated(stored, wanted)
         elif self._type in _LZFSE:
             data = _lzfse.decompress(stored, wanted)
@@ -119,6 +143,14 @@ class Compressed:
         return data
 
     def _unit_of_fork(self, index: int) -> bytes:
+        return self._stored(*self._place(index))
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return where a unit lies in the fork: offset and length.
+
+        Raises:
+            EvidenceError: the table that says so is lost, or this one contradicts itself.
+        """
         if self._type != _ZLIB_FORK:  # offsets from the start of the fork, one more than there are units
             start, stop = struct.unpack("<II", self._stored(4 * index, 8))
             length = stop - start
@@ -127,12 +159,12 @@ class Compressed:
             start += self._first
         if not 0 < length <= 2 * UNIT:
             raise BadUnit(f"decmpfs: unit {index} of {length} bytes")
-        return self._stored(start, length)
+        return start, length
 
     def _stored(self, start: int, length: int) -> bytes:
-        if self._reader is None:
+        if self._read is None:
             raise Malformed("decmpfs: no resource fork")
-        return read_rows(self._reader, self._resource, start, length)
+        return self._read(start, length)
 
 
 def _inflated(stored: bytes, wanted: int) -> bytes:

@@ -1,0 +1,290 @@
+"""B-trees: nodes, verified; what lies in a range of keys, and the last key up to one.
+
+Source: Apple File System Reference (2020-06-22), "B-Trees"; "Sealed Volumes" for hashed trees. Their nodes
+name children by an offset from the root's number, which the reference does not say, and other readers do.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from imgfs.backends.apfs.objects import BTREE, BTREE_NODE, HEADER, checked
+from imgfs.errors import EvidenceError, Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from imgfs.backends.apfs.objects import Blocks
+
+ROOT, LEAF, FIXED, HASHED, NOHEADER = 1, 2, 4, 8, 16
+INVALID: Final = 0xFFFF
+NODE_MAX: Final = 1 << 20
+_NODE: Final = struct.Struct("<HHIHH12x")  # flags, level, keys, where the table of contents lies
+_DATA: Final = HEADER + _NODE.size
+_INFO: Final = 40  # bytes at the end of a root
+_FIXED: Final = struct.Struct("<HH")
+_FREE: Final = struct.Struct("<HHHH")
+_OID: Final = struct.Struct("<Q")
+_PAIR: Final = struct.Struct("<QQ")
+_LEVELS: Final = 16
+_KEPT: Final = 32 << 20  # bytes of nodes
+_ID: Final = (1 << 60) - 1
+
+Row = tuple[int, int, int, int]  # where key and value begin and end
+
+
+class Order(NamedTuple):
+    """How keys of a tree are compared: the number that the first ``length`` bytes of one mean."""
+
+    length: int
+    numbers: Callable[[bytes, Iterable[Row]], list[int]]
+    fixed: tuple[int, int] = (0, 0)  # bytes of keys and values of trees in which they are fixed
+
+
+def _records(data: bytes, rows: Iterable[Row]) -> list[int]:
+    """Return the keys of file-system records: the object's number, then its type ("j_key_t")."""
+    read = _OID.unpack_from
+    return [(value & _ID) << 4 | value >> 60 for row in rows for (value,) in (read(data, row[0]),)]
+
+
+def _pairs(data: bytes, rows: Iterable[Row]) -> list[int]:
+    read = _PAIR.unpack_from
+    return [first << 64 | second for row in rows for first, second in (read(data, row[0]),)]
+
+
+def _singles(data: bytes, rows: Iterable[Row]) -> list[int]:
+    read = _OID.unpack_from
+    return [value for row in rows for (value,) in (read(data, row[0]),)]
+
+
+RECORDS: Final = Order(8, _records)
+PAIRS: Final = Order(16, _pairs, (16, 16))
+SINGLES: Final = Order(8, _singles, (8, 16))
+
+
+class Node:
+    """A node: its keys as numbers, and where keys and values lie in ``data``."""
+
+    __slots__ = ("at", "bad", "data", "flags", "keys", "level", "rows")
+
+    def __init__(self, data: bytes, at: int, order: Order) -> None:
+        """Read a node of block ``at``.
+
+        Raises:
+            Malformed: its table of contents leaves it, or its keys are out of order.
+        """
+        self.at = at
+        self.data = data
+        flags, self.level, count, start, length = _NODE.unpack_from(data, HEADER)
+        self.flags = flags
+        stop = len(data) - (_INFO if flags & ROOT else 0)
+        step = _FIXED if flags & FIXED else _FREE
+        toc = _DATA + start
+        area = toc + length
+        if count * step.size > length or area > stop or bool(flags & LEAF) == bool(self.level):
+            raise Malformed(f"node in block {at}: {count} keys, level {self.level}, flags {flags:#x}")
+        raw = data[toc : toc + count * step.size]
+        table: Iterable[tuple[int, ...]]
+        if flags & FIXED:
+            wide, deep = order.fixed
+            if self.level:
+                deep = _OID.size
+            table = ((k, wide, v, deep) for k, v in _FIXED.iter_unpack(raw))
+        else:
+            table = _FREE.iter_unpack(raw)
+        found = [
+            (area + k, area + k + long, stop - v, stop - v + held)
+            for k, long, v, held in table
+            if v != INVALID
+        ]
+        self.rows: Sequence[Row] = [
+            row
+            for row in found
+            if row[0] + order.length <= row[1] <= stop and area <= row[2] <= row[3] <= stop
+        ]
+        self.bad = f"node in block {at}: an entry leaves it" if len(self.rows) != len(found) else ""
+        self.keys = order.numbers(data, self.rows)
+        if any(map(int.__gt__, self.keys, self.keys[1:])):
+            raise Malformed(f"node in block {at}: keys out of order")
+
+    def key(self, row: int) -> bytes:
+        """Return the bytes of a key."""
+        start, stop, _, _ = self.rows[row]
+        return self.data[start:stop]
+
+    def value(self, row: int) -> bytes:
+        """Return the bytes of a value."""
+        _, _, start, stop = self.rows[row]
+        return self.data[start:stop]
+
+
+class Place(NamedTuple):
+    """Where a node lies: block, bytes, and whether it is encrypted."""
+
+    at: int
+    size: int = 0
+    encrypted: bool = False
+
+
+class Nodes:
+    """The nodes of a container's trees, the last of them kept."""
+
+    __slots__ = ("_blocks", "_kept", "_room")
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._kept: OrderedDict[tuple[int, int], Node] = OrderedDict()
+        self._room = max(_KEPT // blocks.block, 64)
+
+    def node(self, tree: Tree, place: Place, oid: int, digest: bytes) -> Node:
+        """Return a node; ``digest`` is what its parent knows of it, empty: nothing.
+
+        Raises:
+            EvidenceError: it cannot be read, or is not what was expected there.
+        """
+        key = (place.at, tree.cipher)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._read(tree, place, oid, digest)
+            while len(self._kept) >= self._room:
+                self._kept.popitem(last=False)
+            self._kept[key] = found
+        else:
+            self._kept.move_to_end(key)
+        return found
+
+    def _read(self, tree: Tree, place: Place, oid: int, digest: bytes) -> Node:
+        at, size = place.at, place.size
+        if size > NODE_MAX or size % self._blocks.block:
+            raise Malformed(f"node in block {at}: of {size} bytes")
+        data = self._blocks.read(at, size)
+        if place.encrypted and tree.decrypt is not None:
+            data = tree.decrypt(at, data)
+        if tree.digest is not None:
+            if digest and tree.digest(data)[: len(digest)] != digest:
+                raise Malformed(f"node in block {at}: its hash is not what the seal says")
+        else:
+            head = checked(data, at, (BTREE, BTREE_NODE), oid)
+            if head.subtype != tree.subtype:
+                raise Malformed(f"node in block {at}: of a tree {head.subtype}, {tree.subtype} expected")
+        return Node(data, at, tree.order)
+
+
+class Tree:
+    """One tree. ``resolve`` says where a node of a number lies; ``cipher`` tells volumes with keys apart.
+
+    ``digest`` is the hash of a sealed volume's tree, whose nodes have no headers; None: they have.
+    """
+
+    __slots__ = ("_nodes", "_root", "_seal", "cipher", "decrypt", "digest", "order", "resolve", "subtype")
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        root: int,
+        subtype: int,
+        order: Order,
+        resolve: Callable[[int], Place] = Place,
+        *,
+        cipher: int = 0,
+        decrypt: Callable[[int, bytes], bytes] | None = None,
+        digest: Callable[[bytes], bytes] | None = None,
+        seal: bytes = b"",
+    ) -> None:
+        self._nodes = nodes
+        self._root = root
+        self._seal = seal
+        self.subtype = subtype
+        self.order = order
+        self.resolve = resolve
+        self.cipher = cipher
+        self.decrypt = decrypt
+        self.digest = digest
+
+    def root(self) -> Node:
+        """Return the root.
+
+        Raises:
+            EvidenceError: it cannot be read, or is none.
+        """
+        node = self._nodes.node(self, self.resolve(self._root), self._root, self._seal)
+        if not node.flags & ROOT or node.level >= _LEVELS:
+            raise Malformed(f"object {self._root}: no root of a tree, level {node.level}")
+        return node
+
+    def _child(self, node: Node, row: int) -> Node:
+        """Return the node that a row of another names.
+
+        Raises:
+            EvidenceError: it cannot be read, or is not the one.
+        """
+        _, _, start, stop = node.rows[row]
+        if stop - start < _OID.size:
+            raise Malformed(f"a node's number of {stop - start} bytes")
+        (oid,) = _OID.unpack_from(node.data, start)
+        digest = b""
+        if self.digest is not None:
+            oid += self._root
+            digest = node.data[start + _OID.size : stop]
+        place = self.resolve(oid)
+        child = self._nodes.node(self, place, oid, digest)
+        if child.level != node.level - 1 or child.flags & ROOT:
+            raise Malformed(f"node in block {place.at}: of level {child.level}, {node.level - 1} expected")
+        if child.keys and child.keys[0] < node.keys[row]:
+            raise Malformed(f"node in block {place.at}: it begins before its parent says")
+        return child
+
+    def floor(self, key: int) -> tuple[Node, int] | None:
+        """Return leaf and row of the last key up to ``key``, None: there is none.
+
+        Raises:
+            EvidenceError: a node on the way cannot be read.
+        """
+        while True:
+            node, before = self.root(), -1
+            while node.level:
+                row = bisect_right(node.keys, key) - 1
+                if row < 0:
+                    return None
+                before = node.keys[row]
+                node = self._child(node, row)
+            row = bisect_right(node.keys, key) - 1
+            if row >= 0:
+                return node, row
+            if before <= 0:
+                return None
+            key = before - 1  # its first key was deleted, and its parent has it still
+
+    def leaves(self, first: int, stop: int) -> Iterator[tuple[Node, int, int] | str]:
+        """Yield the rows of keys [first, stop) leaf by leaf; a text says what cannot be read."""
+        try:
+            root = self.root()
+        except EvidenceError as why:
+            yield why.message
+            return
+        yield from self._below(root, first, stop, set())
+
+    def _below(
+        self, node: Node, first: int, stop: int, seen: set[int]
+    ) -> Iterator[tuple[Node, int, int] | str]:
+        keys = node.keys
+        if node.bad:
+            yield node.bad
+        if not node.level:
+            low, high = bisect_left(keys, first), bisect_left(keys, stop)
+            if low < high:
+                yield node, low, high
+            return
+        for row in range(max(bisect_left(keys, first) - 1, 0), bisect_left(keys, stop)):
+            try:
+                child = self._child(node, row)
+                if child.at in seen:  # trees share no nodes: whoever says so wants a walk without end
+                    raise Malformed(f"node in block {child.at}: it is met twice")
+                seen.add(child.at)
+            except EvidenceError as why:
+                yield why.message
+                continue
+            yield from self._below(child, first, stop, seen)

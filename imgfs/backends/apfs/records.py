@@ -1,0 +1,291 @@
+"""Records of a volume's tree: inodes with their extended fields, names of directories, attributes.
+
+Source: Apple File System Reference (2020-06-22), "File-System Objects", "Extended Fields"; sys/stat.h of
+Apple's published xnu for flags and the packing of device numbers; libfsapfs: times are signed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Final, NamedTuple
+
+from imgfs.errors import Malformed
+from imgfs.limits import MAX_SIZE
+from imgfs.model import Attr, Kind
+
+INODE, XATTR, SIBLING_LINK, DSTREAM, CRYPTO, EXTENT, NAME, SIBLING_MAP, FILE_INFO = (
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    12,
+    13,
+)
+ROOT_PARENT, ROOT, PRIVATE = 1, 2, 3
+NUMBER: Final = (1 << 60) - 1
+_INODE: Final = struct.Struct("<QQqqqqQiIIIIIHHQ")
+_FIELD: Final = struct.Struct("<BBH")
+_DSTREAM: Final = struct.Struct("<QQQQQ")
+_NAMED: Final = struct.Struct("<QqH")
+_XATTR: Final = struct.Struct("<HH")
+_STREAM, _EMBEDDED = 1, 2
+_DOCUMENT, _NAME, _PREVIOUS, _FINDER, _DATA, _STATS, _VOLUME, _SPARSE, _RDEV, _PURGEABLE, _SYNC = (
+    3, 4, 5, 7, 8, 10, 11, 13, 14, 15, 16,
+)  # fmt: skip
+SIBLING: Final = 1
+_KINDS: Final = {kind << 12: kind for kind in Kind}
+KIND_OF_TYPE: Final = {int(kind): kind for kind in Kind}
+COMPRESSED: Final = 0x20  # of the flags of 4.4BSD
+DATALESS: Final = 0x4000_0000
+_BSD: Final = {
+    0: "nodump",
+    1: "immutable",
+    2: "append",
+    3: "opaque",
+    5: "compressed",
+    6: "tracked",
+    7: "datavault",
+    15: "hidden",
+    16: "archived",
+    17: "system-immutable",
+    18: "system-append",
+    19: "restricted",
+    20: "system-no-unlink",
+    23: "firmlink",
+    30: "dataless",
+}
+_INTERNAL: Final = {
+    0: "private",
+    1: "maintain-dir-stats",
+    2: "dir-stats-origin",
+    3: "explicit-protection-class",
+    4: "was-cloned",
+    6: "security-ea",
+    7: "being-truncated",
+    8: "finder-info",
+    9: "sparse",
+    10: "was-ever-cloned",
+    11: "active-file-trimmed",
+    12: "pinned-to-main",
+    13: "pinned-to-tier2",
+    14: "resource-fork",
+    15: "no-resource-fork",
+    16: "allocation-spilled-over",
+    17: "fast-promote",
+    18: "uncompressed-size",
+    19: "purgeable",
+    20: "wants-to-be-purgeable",
+    21: "sync-root",
+    22: "no-copy-on-write",
+}
+_UNCOMPRESSED: Final = 1 << 18
+
+
+class Inode(NamedTuple):
+    """An inode. Units: ``size``, ``stored`` and ``sparse`` bytes; times nanoseconds since 1970."""
+
+    number: int
+    parent: int
+    private: int
+    times: tuple[int, int, int, int]  # birth, modification, change, access
+    internal: int
+    links: int
+    protection: int
+    writes: int
+    flags: int
+    uid: int
+    gid: int
+    mode: int
+    uncompressed: int
+    fields: dict[int, bytes]
+
+    @property
+    def kind(self) -> Kind | None:
+        """Return the file type, None: none that there is."""
+        return _KINDS.get(self.mode & 0xF000)
+
+    @property
+    def data(self) -> tuple[int, int, int]:
+        """Return size and allocated bytes of the data stream, and the number of its cipher."""
+        raw = self.fields.get(_DATA, b"")
+        if len(raw) < _DSTREAM.size:
+            return 0, 0, 0
+        size, allocated, crypto, _, _ = _DSTREAM.unpack_from(raw)
+        return size, allocated, crypto
+
+    def number_of(self, field: int, size: int) -> int:
+        """Return an extended field that is a number, -1: there is none."""
+        raw = self.fields.get(field, b"")
+        return int.from_bytes(raw[:size], "little") if len(raw) >= size else -1
+
+    def attr(self) -> Attr:
+        """Return the attributes.
+
+        Raises:
+            Malformed: it names no file type, or numbers that are none.
+        """
+        kind = self.kind
+        size, allocated, _ = self.data
+        if kind is None or size > MAX_SIZE or allocated > MAX_SIZE:
+            raise Malformed(
+                f"inode {self.number}: mode {self.mode:#o}, size {size}, {allocated} bytes stored"
+            )
+        birth, modified, changed, accessed = self.times
+        sparse = max(self.number_of(_SPARSE, 8), 0)
+        device = max(self.number_of(_RDEV, 4), 0) if kind in (Kind.CHR, Kind.BLK) else 0
+        return Attr(
+            kind=kind,
+            inum=self.number,
+            size=0 if kind == Kind.DIR else size,
+            allocated=max(allocated - sparse, 0),
+            mode=self.mode & 0o7777,
+            uid=self.uid,
+            gid=self.gid,
+            nlink=max(self.links, 0) + (2 if kind == Kind.DIR else 0),
+            m_ns=modified,
+            a_ns=accessed,
+            c_ns=changed,
+            b_ns=birth,
+            rdev=os.makedev(device >> 24 & 0xFF, device & 0xFF_FFFF),
+        )
+
+    def facts(self) -> dict[bytes, bytes]:
+        """Return what an inode says beside the attributes."""
+        flags = [name for bit, name in _BSD.items() if self.flags >> bit & 1]
+        internal = [name for bit, name in _INTERNAL.items() if self.internal >> bit & 1]
+        words = [
+            ("flags", " ".join(flags)),
+            ("internal-flags", " ".join(internal)),
+            ("parent", str(self.parent)),
+            ("private-id", str(self.private) if self.private != self.number else ""),
+            ("writes", str(self.writes) if self.writes else ""),
+            ("protection-class", str(self.protection) if self.protection else ""),
+            ("document-id", _word(self.number_of(_DOCUMENT, 4))),
+            ("previous-size", _word(self.number_of(_PREVIOUS, 8))),
+            ("sparse-bytes", _word(self.number_of(_SPARSE, 8))),
+            ("device", f"{self.number_of(_RDEV, 4):#x}" if _RDEV in self.fields else ""),
+            ("sync-root", _word(self.number_of(_SYNC, 8))),
+            ("mounted-volume", self.fields.get(_VOLUME, b"")[:16].hex()),
+            ("finder-info", self.fields.get(_FINDER, b"")[:32].hex()),
+        ]
+        if self.internal & _UNCOMPRESSED:
+            words.append(("uncompressed-size", str(self.uncompressed)))
+        found = {f"user.imgfs.{name}".encode(): value.encode() for name, value in words if value}
+        name = self.fields.get(_NAME, b"").split(b"\0")[0]
+        if name:
+            found[b"user.imgfs.name"] = name
+        return found
+
+
+def _word(number: int) -> str:
+    return str(number) if number > 0 else ""
+
+
+def fields_of(data: bytes, at: int, stop: int) -> dict[int, bytes]:
+    """Return extended fields by their type, as far as they lie within [at, stop)."""
+    found: dict[int, bytes] = {}
+    if at + 4 > stop:
+        return found
+    count = int.from_bytes(data[at : at + 2], "little")
+    at += 4
+    body = at + count * _FIELD.size
+    if body > stop:
+        return found
+    for kind, _, size in _FIELD.iter_unpack(data[at:body]):
+        if body + size > stop:
+            break
+        found[kind] = data[body : body + size]
+        body += size + 7 & ~7
+    return found
+
+
+def inode_of(number: int, data: bytes, start: int, stop: int) -> Inode:
+    """Read the value of an inode's record.
+
+    Raises:
+        Malformed: it is too short.
+    """
+    if stop - start < _INODE.size:
+        raise Malformed(f"inode {number}: a record of {stop - start} bytes")
+    (
+        parent, private, birth, modified, changed, accessed, internal, links,
+        protection, writes, flags, uid, gid, mode, _, uncompressed,
+    ) = _INODE.unpack_from(data, start)  # fmt: skip
+    return Inode(
+        number,
+        parent,
+        private,
+        (birth, modified, changed, accessed),
+        internal,
+        links,
+        protection,
+        writes,
+        flags,
+        uid,
+        gid,
+        mode,
+        uncompressed,
+        fields_of(data, start + _INODE.size, stop),
+    )
+
+
+class Name(NamedTuple):
+    """A name of a directory: what it is of, and when it was added (nanoseconds since 1970)."""
+
+    name: bytes
+    number: int
+    sort: int
+    added: int
+    sibling: int
+
+
+def name_of(key: bytes, data: bytes, start: int, stop: int, *, hashed: bool) -> Name | None:
+    """Read a directory's record, None: it contradicts itself."""
+    if hashed:
+        length, begin = int.from_bytes(key[8:12], "little") & 0x3FF, 12
+    else:
+        length, begin = int.from_bytes(key[8:10], "little"), 10
+    name = key[begin : begin + length]
+    if not 0 < length == len(name) or name[-1] or stop - start < _NAMED.size:
+        return None
+    number, added, flags = _NAMED.unpack_from(data, start)
+    sibling = 0
+    if stop - start > _NAMED.size:
+        raw = fields_of(data, start + _NAMED.size, stop).get(SIBLING, b"")
+        sibling = int.from_bytes(raw[:8], "little")
+    return Name(name[:-1], number, flags & 15, added, sibling)
+
+
+class Extra(NamedTuple):
+    """An extended attribute: ``value`` itself, or the number of the stream that holds ``size`` bytes."""
+
+    name: bytes
+    value: bytes | None
+    stream: int
+    size: int
+    allocated: int
+
+
+def extra_of(key: bytes, value: bytes) -> Extra | None:
+    """Read an extended attribute's record, None: it contradicts itself."""
+    length = int.from_bytes(key[8:10], "little")
+    name = key[10 : 10 + length]
+    if not 0 < length == len(name) or name[-1] or len(value) < _XATTR.size:
+        return None
+    flags, size = _XATTR.unpack_from(value)
+    body = value[_XATTR.size :]
+    if flags & _STREAM:
+        if len(body) < 8 + _DSTREAM.size:
+            return None
+        stream = int.from_bytes(body[:8], "little")
+        size, allocated, *_ = _DSTREAM.unpack_from(body, 8)
+        if size > MAX_SIZE or allocated > MAX_SIZE:
+            return None
+        return Extra(name[:-1], None, stream, size, allocated)
+    if size > len(body) or not flags & _EMBEDDED:
+        return None
+    return Extra(name[:-1], body[:size], 0, size, 0)
