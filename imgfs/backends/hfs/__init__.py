@@ -15,5 +15,5 @@ BACKEND = Backend(
     open=open_hfs,
     supports="resource forks, files in zlib, LZVN, LZFSE, hard links, extended attributes, Finder's "
     "information; unreplayed journals said; no deleted files",
-    truth=("peer", "tsk", "corpus"),
+    truth=("kernel", "peer", "tsk", "corpus"),
 )
