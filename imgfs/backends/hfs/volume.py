@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -32,6 +34,7 @@ _LINUX: Final = b"H+Lx"  # the system that mounted it last
 _NAMESPACE: Final = UUID("b3e20f39-f292-11d6-97a4-00306543ecac")  # the one macOS and blkid hash under
 _FORK: Final = struct.Struct(">QII16I")
 _EXTENTS: Final = struct.Struct(">16I")
+_LOGICAL: Final = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,10 @@ def read_rows(reader: Reader, rows: Rows, start: int, length: int) -> bytes:
         return reader.read(rows[0][2] + start, length)
     parts: list[bytes] = []
     stop = start + length
-    for logical, run, target in rows:
+    for index in range(max(bisect_right(rows, start, key=_LOGICAL) - 1, 0), len(rows)):
+        logical, run, target = rows[index]
+        if logical >= stop:
+            break
         low, high = max(start, logical), min(stop, logical + run)
         if low >= high:
             continue
