@@ -137,7 +137,9 @@ class Volumes:
         place = replace(asked.place, options=replace(asked.place.options, keyless=True))
         answer = await self._attempts.without(layer, replace(asked, place=place))
         if answer is not None and isinstance(answer.opened, FilesInfo):
+            needs = layer.needs
             layer.files(answer.opened)
+            layer.state, layer.needs = "locked", needs
             roots = await self._rooted(answer, asked.sources, place, asked.backend)
             self._hang(spot.folder, roots, asked.backend)
             locked.shown.update(name for name, _, _ in roots)
@@ -170,6 +172,8 @@ class Volumes:
                 layer.table(table)
                 await self._table(table, source, place.inner(backend.name), layer)
             case FilesInfo() as info:
+                if shown:
+                    layer.notes.clear()  # all is said again, and what was locked is not
                 layer.files(info)
                 name = f"{place.prefix}00-{names.slug(info.type)}"
                 roots = await self._rooted(answer, asked.sources, place, backend)

@@ -1,7 +1,7 @@
 """APFS as a module for the kernel wrote it: everything it showed, in volumes and snapshots, recorded.
 
-What is the module's own and not the format's: attributes carry "osx." before their names, numbers of devices
-are stored as the kernel packs them, links and folders have no size and folders one link, holes count as blocks.
+What is the module's own and not the format's: attributes carry "osx." before their names, device numbers are
+stored as the kernel packs them, links and folders have no size and folders one link, holes count as blocks.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EMPTY: Final = (Inline(b""),)
 SECTOR: Final = 512
+_OWN_KEY: Final = 1 << 60  # runs that no block counts: of files with keys of their own
 Run = tuple[int, int, int, int]  # logical, length, target (HOLE, LOST), by how many blocks its cipher is off
 
 
@@ -50,7 +51,9 @@ def runs_of(extents: Iterable[Extent], size: int, blocks: Blocks, *, encrypted: 
         inside = max(min(length, blocks.held - target), 0)
         if encrypted:
             inside -= inside % SECTOR if inside < length else 0
-        if inside:
+        if inside and encrypted and not 0 < tweak < _OWN_KEY:
+            _append(runs, (logical, inside, LOST, 0))
+        elif inside:
             _append(runs, (logical, inside, target, tweak - start if encrypted else 0))
         if inside < length:
             _append(runs, (logical + inside, length - inside, LOST, 0))
