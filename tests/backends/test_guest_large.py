@@ -1,8 +1,8 @@
-"""Trees of 10,000 files on XFS 4, UDF and HFS+, as the kernel of a guest wrote and reads them.
+"""Trees of 10,000 files on XFS 4, UDF, HFS+ and APFS, as the kernel of a guest wrote and reads them.
 
 IMGFS_GUEST=1 runs this: it fetches packages, boots an emulated machine, and takes six minutes. Without it,
-what the same kernels wrote of some hundred files is compared by test_xfs_recorded, test_udf and
-test_hfs_recorded.
+what the same kernels wrote of some hundred files is compared by test_xfs_recorded, test_udf,
+test_hfs_recorded and test_apfs_recorded.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 
 from imgfs.testing.fakes import FileReader
 from imgfs.testing.files import open_files
-from tests.backends import largetrees
+from tests.backends import apfsrecorded, largetrees, seen, test_apfs_recorded
 from tests.backends.compared import compare
 from tests.backends.test_hfs_recorded import as_apple
-from tests.guest import shown
+from tests.guest import apfs, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,3 +59,15 @@ def test_what_the_kernel_saw_of_10_000_files_is_shown(made: Made, name: str) -> 
     assert files.info.notes == ()
     compare(files, reader, truth, rules=rules)
     reader.close()
+
+
+def test_what_the_module_saw_of_10_000_files_of_apfs_is_shown(tmp_path: Path) -> None:
+    shown.made("apfs", tmp_path, uses={"kit": apfs.kit()})
+    with (tmp_path / "many.rows").open() as file:
+        truth = {path: apfsrecorded.told(row) for path, row in seen.load(file).items()}
+    assert len(truth) > 10_000
+    reader = FileReader(tmp_path / "many.img")
+    test_apfs_recorded.compare(open_files("apfs", reader), reader, 0, truth)
+    reader.close()
+    for disk in ("small", "cased", "exact", "snaps", "many"):
+        assert (tmp_path / f"{disk}.fsck").read_bytes() == b""
