@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,11 +27,11 @@ OURS = b"user.imgfs."  # attributes that no file system has under this name
 class Rules:
     """What a truth does not tell, or tells otherwise.
 
-    ``numbers``: inode numbers are the same, else only which paths share one. ``folders``: so are sizes and links
-    of directories. ``holes``: the truth knows where there are any. ``times`` of m, a, c and b (birth) that are
-    told, in steps of ``grain`` nanoseconds. ``hidden``: beginnings of attributes that are shown twice or by one
-    side only. ``more``: there may be paths the truth does not have. ``beyond``: a bit of numbers whose directories
-    are in other trees.
+    ``numbers``: inode numbers are the same, else only which paths share one. ``folders``: so are sizes and
+    links of directories. ``holes``: the truth knows where there are any. ``times`` of m, a, c and b (birth)
+    that are told, in steps of ``grain`` nanoseconds. ``hidden``: beginnings of attributes that are shown
+    twice or by one side only. ``more``: there may be paths the truth does not have. ``beyond``: a bit of
+    numbers whose directories are in other trees.
     """
 
     numbers: bool = True

@@ -1,7 +1,8 @@
 """python3 generated.py ROOT: fill a folder with a tree that meets every boundary of a file system.
 
-It needs the standard library alone, and of that what a minimal installation has: guests run it, too.
-The same arguments give the same tree. What is made is not the truth: that is what the kernel shows of it (see ``seen``).
+It needs the standard library alone, and of that what a minimal installation has: guests run it, too. The same
+arguments give the same tree. What is made is not the truth: that is what the kernel shows of it (see
+``seen``).
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ class Limits:
     """What a file system holds; what it does not hold is not tried.
 
     Units: bytes; ``name_units`` UTF-16 units (0: bytes count); ``earliest`` and ``latest`` seconds since
-    1970; ``grain`` nanoseconds. ``raw``: any byte but / and 0, else UTF-8. ``forbidden``: no name holds these.
-    ``plain_ends``: names begin and end with neither blanks nor dots. ``cases``, ``normal``: names that differ
-    in case, or in composed and decomposed letters, are two. ``special_links``: links and pipes
-    may have several names. ``symlink``: longest target, 0: no links. ``owners``: largest, 0: none are kept. ``xattr_names``: most of one file. ``clones``: files share extents.
+    1970; ``grain`` nanoseconds. ``raw``: any byte but / and 0, else UTF-8. ``forbidden``: no name holds
+    these. ``plain_ends``: names begin and end with neither blanks nor dots. ``cases``, ``normal``: names that
+    differ in case, or in composed and decomposed letters, are two. ``special_links``: links and pipes may
+    have several names. ``symlink``: longest target, 0: no links. ``owners``: largest, 0: none are kept.
+    ``xattr_names``: most of one file. ``clones``: files share extents.
     """
 
     name_bytes: int = 255
@@ -146,17 +148,19 @@ VALUES = (
     20_000, 40_000, 65_535, 65_536,
 )  # fmt: skip
 MOMENTS = (
-    0, -1, 1, -5_000_000, -(1 << 31), (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 315_619_200, 951_782_400,
-    4_102_444_800, (3 << 32) - (1 << 31), (1 << 34) - (1 << 31) - 1,
+    0, -1, 1, -5_000_000, -(1 << 31), (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 315_619_200,
+    951_782_400, 4_102_444_800, (3 << 32) - (1 << 31), (1 << 34) - (1 << 31) - 1,
 )  # fmt: skip
 ODD: tuple[bytes, ...] = (
     b"-", b"--help", b" ", b"  two", b"end ", b".hidden", b"...", b"..a", b"dot.", b"new\nline", b"tab\t",
     b"\x01", b"\x7f", b"'\"", b"back\\slash", b"*?[]", b"a:b", b"~", b"#", b"$", b"%s", b"a;1", b"CON",
-    b"nul.txt", b"com1", b"a,b=c+d", b"trailing~1", b"PROGRA~1", b"program files", b"x.tar.gz", b"many.dots.in.a.name",
-    b"\xff\xfe", b"\x80", b"caf\xe9", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe6\x97",
+    b"nul.txt", b"com1", b"a,b=c+d", b"trailing~1", b"PROGRA~1", b"program files", b"x.tar.gz",
+    b"many.dots.in.a.name", b"\xff\xfe", b"\x80", b"caf\xe9", b"\xc0\xaf", b"\xed\xa0\x80",
+    b"\xf5\x80\x80\x80", b"\xe6\x97",
     *(text.encode() for text in (
         "Größe", "STRASSE", "straße", "日本語", "עברית", "😀", "😀" * 60, "é" * 127, "€" * 80, "\u017f", "s",
-        "İ", "\u0131", "Ǆ", "ǅ", "Σίσυφος", "ά", "\u202egnp", "a\u200db", "\ufeffbom", "\u00a0", "ﬁ", "가", "각",
+        "İ", "\u0131", "Ǆ", "ǅ", "Σίσυφος", "ά", "\u202egnp", "a\u200db", "\ufeffbom", "\u00a0", "ﬁ",
+        "가", "각",
     )),
 )  # fmt: skip
 CASES = (b"name", b"Name", b"NAME", b"nAmE", "größe".encode(), "GRÖSSE".encode(), "GRÖßE".encode())
