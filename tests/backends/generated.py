@@ -55,10 +55,10 @@ class Limits:
 
     Units: bytes; ``name_units`` UTF-16 units (0: bytes count); ``earliest`` and ``latest`` seconds since
     1970; ``grain`` nanoseconds. ``raw``: any byte but / and 0, else UTF-8. ``forbidden``: no name holds
-    these. ``plain_ends``: names begin and end with neither blanks nor dots. ``cases``, ``normal``: names that
-    differ in case, or in composed and decomposed letters, are two. ``special_links``: links and pipes may
-    have several names. ``symlink``: longest target, 0: no links. ``owners``: largest, 0: none are kept.
-    ``xattr_names``: most of one file. ``clones``: files share extents.
+    these. ``planes``: letters beyond 16 bits. ``plain_ends``: names begin and end with neither blanks nor
+    dots. ``cases``, ``normal``: names that differ in case, or in composed and decomposed letters, are two.
+    ``special_links``: links and pipes may have several names. ``symlink``: longest target, 0: no links.
+    ``owners``: largest, 0: none are kept. ``xattr_names``: most of one file. ``clones``: files share extents.
     """
 
     name_bytes: int = 255
@@ -66,6 +66,7 @@ class Limits:
     raw: bool = True
     forbidden: str = ""
     plain_ends: bool = False
+    planes: bool = True
     cases: bool = True
     normal: bool = True
     depth: int = 44
@@ -106,11 +107,18 @@ LIMITS: dict[str, Limits] = {
         file_bytes=64 << 20, earliest=0, latest=(1 << 32) - 1, grain=_SECONDS, acls=False,
         special_links=False,
     ),
+    "packed": dataclasses.replace(  # what tools take from a folder: seconds of 32 bits
+        _EXT, file_bytes=64 << 20, latest=(1 << 31) - 1, grain=_SECONDS, special_links=False,
+    ),
     "erofs": Limits(name_bytes=254, file_bytes=64 << 20, xattr_bytes=3800, xattr_names=60),
     "ufs": dataclasses.replace(_UNIX, raw=True, grain=_SECONDS, file_bytes=64 << 20, rdev=(255, 255)),
     "iso9660": dataclasses.replace(
-        _UNIX, name_bytes=240, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0, symlink=240,
+        _UNIX, raw=True, name_bytes=240, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0,
         latest=(1 << 31) - 1,
+    ),
+    "iso9660-bridge": dataclasses.replace(  # with Joliet and UDF, as genisoimage writes them
+        _UNIX, name_units=60, planes=False, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0,
+        latest=(1 << 31) - 1, forbidden="*/:;?\\", special_links=False, cases=False, symlink=200,
     ),
     "udf": dataclasses.replace(_UNIX, name_bytes=254, name_units=127, file_bytes=64 << 20, grain=1000),
     "hfsplus": dataclasses.replace(
@@ -121,13 +129,13 @@ LIMITS: dict[str, Limits] = {
     "apfs": dataclasses.replace(
         _UNIX, name_bytes=765, name_units=255, cases=False, normal=False, xattrs=("user",), xattr_bytes=3000,
     ),
-    "ntfs": dataclasses.replace(
+    "ntfs": dataclasses.replace(  # ntfs-3g shows no fractions before 1970
         _BARE, name_bytes=765, name_units=255, forbidden=WINDOWS, plain_ends=True, links=True, cases=False,
-        grain=100, earliest=-(1 << 31), xattrs=("user",),
+        grain=100, earliest=0, xattrs=("user",),
     ),
     "exfat": dataclasses.replace(
         _BARE, name_bytes=765, name_units=255, forbidden=WINDOWS, plain_ends=True, cases=False, sparse=False,
-        file_bytes=64 << 20, earliest=315_619_200, latest=4_300_000_000, grain=2 * _SECONDS,
+        file_bytes=64 << 20, earliest=315_619_200, latest=4_107_542_399, grain=2 * _SECONDS,
     ),
     "fat": dataclasses.replace(
         _BARE, name_bytes=765, name_units=255, forbidden=WINDOWS, plain_ends=True, cases=False, sparse=False,
@@ -261,6 +269,8 @@ class _Tree:
         except UnicodeDecodeError:
             return limits.raw
         if limits.name_units and len(text.encode("utf-16-le")) > 2 * limits.name_units:
+            return False
+        if not limits.planes and max(text, default="") > "\uffff":
             return False
         if limits.plain_ends and (text != text.strip(" .\u00a0") or not text):
             return False
