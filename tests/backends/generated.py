@@ -1,7 +1,8 @@
 """python3 generated.py ROOT: fill a folder with a tree that meets every boundary of a file system.
 
-It needs the standard library alone, and of that what a minimal installation has: guests run it, too.
-The same arguments give the same tree. What is made is not the truth: that is what the kernel shows of it (see ``seen``).
+It needs the standard library alone, and of that what a minimal installation has: guests run it, too. The same
+arguments give the same tree. What is made is not the truth: that is what the kernel shows of it (see
+``seen``).
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ class Limits:
     """What a file system holds; what it does not hold is not tried.
 
     Units: bytes; ``name_units`` UTF-16 units (0: bytes count); ``earliest`` and ``latest`` seconds since
-    1970; ``grain`` nanoseconds. ``raw``: any byte but / and 0, else UTF-8. ``forbidden``: no name holds these.
-    ``plain_ends``: names begin and end with neither blanks nor dots. ``cases``, ``normal``: names that differ
-    in case, or in composed and decomposed letters, are two. ``special_links``: links and pipes
-    may have several names. ``symlink``: longest target, 0: no links. ``owners``: largest, 0: none are kept. ``xattr_names``: most of one file. ``clones``: files share extents.
+    1970; ``grain`` nanoseconds. ``raw``: any byte but / and 0, else UTF-8. ``forbidden``: no name holds
+    these. ``planes``: letters beyond 16 bits. ``plain_ends``: names begin and end with neither blanks nor
+    dots. ``cases``, ``normal``: names that differ in case, or in composed and decomposed letters, are two.
+    ``special_links``: links and pipes may have several names. ``symlink``: longest target, 0: no links.
+    ``owners``: largest, 0: none are kept. ``xattr_names``: most of one file. ``clones``: files share extents.
     """
 
     name_bytes: int = 255
@@ -64,6 +66,7 @@ class Limits:
     raw: bool = True
     forbidden: str = ""
     plain_ends: bool = False
+    planes: bool = True
     cases: bool = True
     normal: bool = True
     depth: int = 44
@@ -104,11 +107,18 @@ LIMITS: dict[str, Limits] = {
         file_bytes=64 << 20, earliest=0, latest=(1 << 32) - 1, grain=_SECONDS, acls=False,
         special_links=False,
     ),
+    "packed": dataclasses.replace(  # what tools take from a folder: seconds of 32 bits
+        _EXT, file_bytes=64 << 20, latest=(1 << 31) - 1, grain=_SECONDS, special_links=False,
+    ),
     "erofs": Limits(name_bytes=254, file_bytes=64 << 20, xattr_bytes=3800, xattr_names=60),
     "ufs": dataclasses.replace(_UNIX, raw=True, grain=_SECONDS, file_bytes=64 << 20, rdev=(255, 255)),
     "iso9660": dataclasses.replace(
-        _UNIX, name_bytes=240, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0, symlink=240,
+        _UNIX, raw=True, name_bytes=240, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0,
         latest=(1 << 31) - 1,
+    ),
+    "iso9660-bridge": dataclasses.replace(  # with Joliet and UDF, as genisoimage writes them
+        _UNIX, name_units=60, planes=False, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0,
+        latest=(1 << 31) - 1, forbidden="*/:;?\\", special_links=False, cases=False, symlink=200,
     ),
     "udf": dataclasses.replace(_UNIX, name_bytes=254, name_units=127, file_bytes=64 << 20, grain=1000),
     "hfsplus": dataclasses.replace(
@@ -119,13 +129,13 @@ LIMITS: dict[str, Limits] = {
     "apfs": dataclasses.replace(
         _UNIX, name_bytes=765, name_units=255, cases=False, normal=False, xattrs=("user",), xattr_bytes=3000,
     ),
-    "ntfs": dataclasses.replace(
+    "ntfs": dataclasses.replace(  # ntfs-3g shows no fractions before 1970
         _BARE, name_bytes=765, name_units=255, forbidden=WINDOWS, plain_ends=True, links=True, cases=False,
-        grain=100, earliest=-(1 << 31), xattrs=("user",),
+        grain=100, earliest=0, xattrs=("user",),
     ),
     "exfat": dataclasses.replace(
         _BARE, name_bytes=765, name_units=255, forbidden=WINDOWS, plain_ends=True, cases=False, sparse=False,
-        file_bytes=64 << 20, earliest=315_619_200, latest=4_300_000_000, grain=2 * _SECONDS,
+        file_bytes=64 << 20, earliest=315_619_200, latest=4_107_542_399, grain=2 * _SECONDS,
     ),
     "fat": dataclasses.replace(
         _BARE, name_bytes=765, name_units=255, forbidden=WINDOWS, plain_ends=True, cases=False, sparse=False,
@@ -146,17 +156,19 @@ VALUES = (
     20_000, 40_000, 65_535, 65_536,
 )  # fmt: skip
 MOMENTS = (
-    0, -1, 1, -5_000_000, -(1 << 31), (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 315_619_200, 951_782_400,
-    4_102_444_800, (3 << 32) - (1 << 31), (1 << 34) - (1 << 31) - 1,
+    0, -1, 1, -5_000_000, -(1 << 31), (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 315_619_200,
+    951_782_400, 4_102_444_800, (3 << 32) - (1 << 31), (1 << 34) - (1 << 31) - 1,
 )  # fmt: skip
 ODD: tuple[bytes, ...] = (
     b"-", b"--help", b" ", b"  two", b"end ", b".hidden", b"...", b"..a", b"dot.", b"new\nline", b"tab\t",
     b"\x01", b"\x7f", b"'\"", b"back\\slash", b"*?[]", b"a:b", b"~", b"#", b"$", b"%s", b"a;1", b"CON",
-    b"nul.txt", b"com1", b"a,b=c+d", b"trailing~1", b"PROGRA~1", b"program files", b"x.tar.gz", b"many.dots.in.a.name",
-    b"\xff\xfe", b"\x80", b"caf\xe9", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xe6\x97",
+    b"nul.txt", b"com1", b"a,b=c+d", b"trailing~1", b"PROGRA~1", b"program files", b"x.tar.gz",
+    b"many.dots.in.a.name", b"\xff\xfe", b"\x80", b"caf\xe9", b"\xc0\xaf", b"\xed\xa0\x80",
+    b"\xf5\x80\x80\x80", b"\xe6\x97",
     *(text.encode() for text in (
         "Größe", "STRASSE", "straße", "日本語", "עברית", "😀", "😀" * 60, "é" * 127, "€" * 80, "\u017f", "s",
-        "İ", "\u0131", "Ǆ", "ǅ", "Σίσυφος", "ά", "\u202egnp", "a\u200db", "\ufeffbom", "\u00a0", "ﬁ", "가", "각",
+        "İ", "\u0131", "Ǆ", "ǅ", "Σίσυφος", "ά", "\u202egnp", "a\u200db", "\ufeffbom", "\u00a0", "ﬁ",
+        "가", "각",
     )),
 )  # fmt: skip
 CASES = (b"name", b"Name", b"NAME", b"nAmE", "größe".encode(), "GRÖSSE".encode(), "GRÖßE".encode())
@@ -257,6 +269,8 @@ class _Tree:
         except UnicodeDecodeError:
             return limits.raw
         if limits.name_units and len(text.encode("utf-16-le")) > 2 * limits.name_units:
+            return False
+        if not limits.planes and max(text, default="") > "\uffff":
             return False
         if limits.plain_ends and (text != text.strip(" .\u00a0") or not text):
             return False

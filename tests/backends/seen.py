@@ -29,9 +29,9 @@ _STATX_BTIME, _NOFOLLOW, _HERE = 0x800, 0x100, -100
 class Seen(NamedTuple):
     """What the kernel shows of one path.
 
-    ``kind`` is ``st_mode >> 12``; ``blocks`` are of 512 bytes, times nanoseconds since 1970, ``b_ns`` None where
-    there is none. ``body``: of a regular file ``digest`` of its content, of a link its target in Latin-1.
-    ``data``: where a regular file has none of the holes the kernel tells of, in bytes.
+    ``kind`` is ``st_mode >> 12``; ``blocks`` are of 512 bytes, times nanoseconds since 1970, ``b_ns`` None
+    where there is none. ``body``: of a regular file ``digest`` of its content, of a link its target in
+    Latin-1. ``data``: where a regular file has none of the holes the kernel tells of, in bytes.
     """
 
     kind: int
