@@ -1,7 +1,7 @@
 """Checksums that file systems store with sectors and nodes: of many in one call, for workers and the daemon.
 
 Source: RFC 3720, appendix B.4 (CRC-32C); Cyan4973/xxHash, doc/xxhash_spec.md (XXH64); FIPS 180-4 (SHA-256);
-RFC 7693 (BLAKE2b with digests of 32 bytes and no key).
+RFC 7693 (BLAKE2b with digests of 32 bytes and no key); Apple File System Reference (Fletcher-64).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import struct
 from array import array
 from functools import cache
+from itertools import accumulate
 from sys import byteorder
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Summed = Callable[[bytes | bytearray | memoryview, int], bytes]
 
 _WORD: Final = (1 << 64) - 1
+_HALF: Final = (1 << 32) - 1
 _POLYNOMIAL: Final = 0x82F6_3B78
 _P1, _P2, _P3, _P4, _P5 = (
     0x9E37_79B1_85EB_CA87,
@@ -39,6 +41,19 @@ def crc32c(data: bytes | bytearray | memoryview, sector: int) -> bytes:
     view = memoryview(data)
     found = [_crc(view[at : at + sector], 0).to_bytes(4, "little") for at in range(0, len(view), sector)]
     return b"".join(found)
+
+
+def fletcher64(data: bytes | memoryview) -> bytes:
+    """Return the checksum of an object of APFS, of what follows it: whole words of 32 bits.
+
+    Source: Apple File System Reference (2020-06-22), obj_phys_t; Fletcher, 1982, for the sums.
+    """
+    if _fast is not None:
+        return bytes(_fast.fletcher64(data))
+    words = struct.unpack(f"<{len(data) // 4}I", data)
+    first = sum(words)
+    low = _HALF - (first + sum(accumulate(words))) % _HALF
+    return struct.pack("<II", low, _HALF - (first + low) % _HALF)
 
 
 def records(

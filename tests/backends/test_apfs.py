@@ -408,3 +408,39 @@ def _survives(image: bytes) -> None:
                     content(files, reader, tree, entry)
             except (EvidenceError, NotFound, NotSupported, OSError):
                 continue
+
+
+def test_an_area_of_checkpoints_may_be_scattered() -> None:
+    made = Composer([Volume("Data", planted(0))])
+    key = struct.pack("<Q", 0)
+    rows = [(0, key, struct.pack("<QQ", 45, 1)), (1, struct.pack("<Q", 1), struct.pack("<QQ", 47, 1))]
+    tree = made.physical(rows, 10, fixed=(8, 16))
+
+    def scattered(xid: int) -> bytes:
+        data = bytearray(made.superblock(xid))
+        struct.pack_into("<I", data, 104, 2 | 1 << 31)
+        struct.pack_into("<Q", data, 112, tree)
+        return summed(bytes(data))
+
+    made.image()
+    made.put(0, scattered(1))
+    made.put(47, scattered(XID))
+    image = b"".join(made.blocks.get(at, bytes(BLOCK)) for at in range(made.count))
+    files = opened(image)
+    assert b"size1" in walk(files)
+    assert not files.info.notes[0].startswith("read in")
+
+
+def test_long_names_of_attributes_cost_themselves() -> None:
+    files = planted(0)
+    held = {f"name {number:04}": b"x" for number in range(300)}
+    files.append(File(80, 2, "many", data=b"1", xattrs=held))
+    files.append(File(81, 2, "n" * 255, data=b"2", xattrs={"a" * 1500: b"x", "b": b"y"}))
+    image = image_of(Volume("Data", files))
+    shown = opened(image)
+    tree = walk(shown)
+    assert len([path for path in tree if path.startswith(b"many:")]) == 300
+    assert {k for k in shown.xattrs(0, 80) if not k.startswith(b"user.imgfs")} == {k.encode() for k in held}
+    assert "contradicts itself" in tree[b"n" * 255].attr.damaged
+    assert shown.xattrs(0, 81)[b"b"] == b"y"
+    assert content(shown, MemoryReader(image), 0, tree[b"n" * 255]) == b"2"

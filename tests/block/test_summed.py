@@ -7,6 +7,7 @@ import random
 import struct
 import zlib
 from array import array
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import pytest
@@ -326,3 +327,20 @@ def test_checksums_of_records_are_those_of_the_bytes_they_stand_for(
             words = b"".join(struct.pack("<HH", *hole) for hole in bad)
             with pytest.raises(ValueError, match="holes"):
                 sums._fast.records(bytes(size), size, b"", words, 0)
+
+
+@pytest.mark.parametrize("length", [0, 4, 8, 4088, 32768, 32772, 100_000, 1 << 20])
+def test_both_ways_to_fletcher_agree(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sums._fast is None:
+        pytest.skip("the extension was not built here")
+    for data in (random.Random(length).randbytes(length), b"\xff" * length):
+        quick = sums.fletcher64(data)
+        with monkeypatch.context() as patch:
+            patch.setattr(sums, "_fast", None)
+            assert sums.fletcher64(data) == quick
+        whole = struct.unpack(f"<{length // 4 + 2}I", data + quick)  # sums over data and checksum are none
+        first = sum(whole)
+        assert first % 0xFFFFFFFF == 0
+        assert sum(accumulate(whole)) % 0xFFFFFFFF == 0
+    with pytest.raises(ValueError, match="whole words"):
+        sums._fast.fletcher64(b"abc")

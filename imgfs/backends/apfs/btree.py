@@ -32,6 +32,7 @@ _PAIR: Final = struct.Struct("<QQ")
 _LEVELS: Final = 16
 _KEPT: Final = 32 << 20  # bytes of nodes
 _ID: Final = (1 << 60) - 1
+LAST: Final = 1 << 128  # behind all keys
 
 Row = tuple[int, int, int, int]  # where key and value begin and end
 
@@ -87,6 +88,7 @@ class Node:
         if count * step.size > length or area > stop or bool(flags & LEAF) == bool(self.level):
             raise Malformed(f"node in block {at}: {count} keys, level {self.level}, flags {flags:#x}")
         raw = data[toc : toc + count * step.size]
+        least, room = order.length, stop - area
         table: Iterable[tuple[int, ...]]
         if flags & FIXED:
             wide, deep = order.fixed
@@ -95,17 +97,15 @@ class Node:
             table = ((k, wide, v, deep) for k, v in _FIXED.iter_unpack(raw))
         else:
             table = _FREE.iter_unpack(raw)
-        found = [
+        self.rows: Sequence[Row] = [
             (area + k, area + k + long, stop - v, stop - v + held)
             for k, long, v, held in table
-            if v != INVALID
+            if held <= v <= room and least <= long <= room - k
         ]
-        self.rows: Sequence[Row] = [
-            row
-            for row in found
-            if row[0] + order.length <= row[1] <= stop and area <= row[2] <= row[3] <= stop
-        ]
-        self.bad = f"node in block {at}: an entry leaves it" if len(self.rows) != len(found) else ""
+        left = count - len(self.rows)
+        if left:  # keys without a value are none of these trees', and no damage
+            left -= sum(row[-1 if flags & FIXED else 2] == INVALID for row in step.iter_unpack(raw))
+        self.bad = f"node in block {at}: an entry leaves it" if left else ""
         self.keys = order.numbers(data, self.rows)
         if any(map(int.__gt__, self.keys, self.keys[1:])):
             raise Malformed(f"node in block {at}: keys out of order")
@@ -259,6 +259,21 @@ class Tree:
             if before <= 0:
                 return None
             key = before - 1  # its first key was deleted, and its parent has it still
+
+    def leaf(self, key: int) -> tuple[Node, int]:
+        """Return the leaf that would hold a key, and the key that the leaf behind it begins with.
+
+        Raises:
+            EvidenceError: a node on the way cannot be read.
+        """
+        node, until = self.root(), LAST
+        while node.level:
+            keys = node.keys
+            row = max(bisect_right(keys, key) - 1, 0)
+            if row + 1 < len(keys):
+                until = keys[row + 1]
+            node = self._child(node, row)
+        return node, until
 
     def leaves(self, first: int, stop: int) -> Iterator[tuple[Node, int, int] | str]:
         """Yield the rows of keys [first, stop) leaf by leaf; a text says what cannot be read."""

@@ -22,11 +22,11 @@ from imgfs.backends.apfs.records import (
     inode_of,
     name_of,
 )
-from imgfs.errors import Malformed, NotFound
+from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from imgfs.backends.apfs.btree import Node, Tree
 
@@ -66,7 +66,7 @@ class Catalog:
         self._tree = tree
         self._extents = extents
         self._hashed = hashed
-        self._leaf: Node | None = None  # in which somebody looked last
+        self._leaf: tuple[Node | None, int] = (None, 0)  # in which somebody looked last, and what is behind
 
     def names(self, directory: int) -> Iterator[Name | str]:
         """Yield the names of a directory in the order of their keys; a text says what cannot be read."""
@@ -107,7 +107,10 @@ class Catalog:
                     inode = inode_of(number, node.data, *node.rows[row][2:])
                 elif kind == XATTR:
                     extra = extra_of(node.key(row), node.value(row))
-                    if extra is None or len(extras) >= _EXTRAS:
+                    if len(extras) >= _EXTRAS:
+                        damaged = damaged or f"inode {number}: more than {_EXTRAS} attributes"
+                        break
+                    if extra is None:
                         damaged = damaged or f"inode {number}: an attribute contradicts itself"
                     else:
                         extras.append(extra)
@@ -116,7 +119,7 @@ class Catalog:
                         extents = None
                         break
                     extents.append(_extent(node, row))
-            if extents is None and self._extents is None:
+            if (extents is None and self._extents is None) or len(extras) >= _EXTRAS:
                 break
         if inode is None:
             if damaged:
@@ -126,19 +129,18 @@ class Catalog:
             extents = None
         return Item(inode, extras, extents, damaged)
 
-    def _slices(self, first: int, stop: int) -> Iterator[tuple[Node, int, int] | str]:
-        """Yield as ``Tree.leaves``, without a descent where the leaf of the last look-up holds all."""
-        leaf = self._leaf
-        if leaf is not None and leaf.keys and leaf.keys[0] <= first and stop <= leaf.keys[-1]:
-            keys = leaf.keys
-            if keys[0] < first:  # equal keys may begin in the leaf before
-                low = bisect_left(keys, first)
-                yield leaf, low, bisect_left(keys, stop, low)
-                return
-        for found in self._tree.leaves(first, stop):
-            if not isinstance(found, str):
-                self._leaf = found[0]
-            yield found
+    def _slices(self, first: int, stop: int) -> Iterable[tuple[Node, int, int] | str]:
+        """Return as ``Tree.leaves``, for keys of one inode: nearly always they lie in the leaf used last."""
+        leaf, until = self._leaf
+        if leaf is None or not leaf.keys or not leaf.keys[0] <= first < until:
+            try:
+                leaf, until = self._leaf = self._tree.leaf(first)
+            except EvidenceError:
+                return self._tree.leaves(first, stop)  # which says what is missing
+        if stop > until or leaf.bad:
+            return self._tree.leaves(first, stop)
+        low = bisect_left(leaf.keys, first)
+        return ((leaf, low, bisect_left(leaf.keys, stop, low)),)
 
     def runs(self, stream: int) -> Iterator[Extent]:
         """Yield the runs of a stream, ascending.

@@ -30,7 +30,7 @@ _LATER_AT: Final = 1264
 SUPER: Final = 1408  # bytes of the whole
 _BLOCK_LEAST, _BLOCK_MOST = 4096, 65536
 _SCATTERED: Final = 1 << 31  # of the length of the area: it is a tree
-_AREA_MOST: Final = 1 << 16  # blocks of the area that are looked at
+_AREA_MOST: Final = 1 << 14  # blocks of the area that are looked at: some hundreds are usual
 _VERSION1, _VERSION2, _FUSION = 1, 2, 0x100
 _TRIED: Final = 16  # states that are tried
 CRYPTO_SW: Final = 4
@@ -162,11 +162,11 @@ def _states(
     """Yield the superblocks of the checkpoint descriptor area that are intact, and say which are not."""
     for at in _area(nodes, first):
         try:
+            if blocks.read(at, SUPER)[MAGIC_AT : MAGIC_AT + 4] != MAGIC:
+                continue
             data = blocks.read(at)
         except EvidenceError:
             continue  # what lay there nobody knows
-        if data[MAGIC_AT : MAGIC_AT + 4] != MAGIC:
-            continue
         xid = head_of(data).xid
         try:
             if fletcher(data) != data[:8]:

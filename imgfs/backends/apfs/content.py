@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 EMPTY: Final = (Inline(b""),)
 SECTOR: Final = 512
-_OWN_KEY: Final = 1 << 60  # runs that no block counts: of files with keys of their own
+_TWEAKS: Final = 1 << 50  # blocks a cipher may count from: beyond are files with keys of their own
+_MOVED: Final = 1000  # ways in which runs of one file may have been moved after they were encrypted
 Run = tuple[int, int, int, int]  # logical, length, target (HOLE, LOST), by how many blocks its cipher is off
 
 
@@ -51,7 +52,7 @@ def runs_of(extents: Iterable[Extent], size: int, blocks: Blocks, *, encrypted: 
         inside = max(min(length, blocks.held - target), 0)
         if encrypted:
             inside -= inside % SECTOR if inside < length else 0
-        if inside and encrypted and not 0 < tweak < _OWN_KEY:
+        if inside and encrypted and not 0 < tweak < _TWEAKS:
             _append(runs, (logical, inside, LOST, 0))
         elif inside:
             _append(runs, (logical, inside, target, tweak - start if encrypted else 0))
@@ -87,6 +88,8 @@ def layouts_of(size: int, runs: Sequence[Run], blocks: Blocks, codec: Codec | No
             which.append(0)
             continue
         if off not in lowers:
+            if len(lowers) >= _MOVED:
+                raise Malformed(f"more than {_MOVED} ciphers of one stream")
             lowers[off] = (1 + len(lowers), _plain(off, blocks, codec))
         number, lower = lowers[off]
         rows.append((logical, length, target - lower.base))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._decmpfs import RESOURCE
+from imgfs.backends._layouts import linear
 from imgfs.backends._listings import Listings
 from imgfs.backends.apfs.compressed import Compression
 from imgfs.backends.apfs.content import EMPTY, layouts_of, read_runs, runs_of
-from imgfs.backends.apfs.records import DATALESS, KIND_OF_TYPE, NUMBER, PRIVATE, ROOT, ROOT_PARENT
+from imgfs.backends.apfs.records import COMPRESSED, DATALESS, KIND_OF_TYPE, NUMBER, PRIVATE, ROOT, ROOT_PARENT
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_LINK, MAX_XATTRS
 from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Page
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
 _SYMLINK: Final = b"com.apple.fs.symlink"
 _FIRMLINK: Final = b"com.apple.fs.firmlink"
 _PRIVATE_NAME: Final = b"$private-dir"
-_TOGETHER: Final = 256  # names whose inodes are looked up in the order of the tree
+_TOGETHER: Final = 32_768  # names that are shown in the order of their inodes, which lie in that of the tree
 _ALL_XATTRS: Final = 8 << 20  # of one file: half a message
+_NUMBER: Final = itemgetter(1)
 _Names = list["Name"]
 _NAME_MAX: Final = 255  # bytes of an attribute's name that the kernel takes
 
@@ -77,7 +80,7 @@ class ApfsFiles:
             return EMPTY
         packed = self._compression.opened(tree, item)
         if packed is None:
-            size = item.inode.data[0]
+            size = item.inode.size
             return self._layouts(state, size, self._runs(state, item.inode.private, size))
         if not packed.size:
             return EMPTY
@@ -160,19 +163,20 @@ class ApfsFiles:
 
     def _attr(self, tree: int, item: Item) -> tuple[Attr, Compressed | None]:
         """Return the attributes of a file, and how its content is compressed, None: it is not."""
-        attr = _attr_of(item)
-        packed: Compressed | None = None
+        attr, inode = _attr_of(item), item.inode
+        if not inode.flags & (COMPRESSED | DATALESS):
+            return attr, None
         damaged = attr.damaged
+        packed: Compressed | None = None
         try:
             packed = self._compression.said(tree, item)
         except EvidenceError as why:
             damaged = damaged or why.message
         if packed is not None:
             fork = next((extra.allocated for extra in item.extras if extra.name == RESOURCE), 0)
-            return _with(
-                attr, size=packed.size, allocated=fork, damaged=damaged or packed.unsupported
-            ), packed
-        if item.inode.flags & DATALESS and attr.size and not item.extents:
+            damaged = damaged or packed.unsupported
+            return _with(attr, size=packed.size, allocated=fork, damaged=damaged), packed
+        if inode.flags & DATALESS and attr.size and not item.extents:
             damaged = damaged or "dataless: its content is kept elsewhere"
         return (_with(attr, damaged=damaged) if damaged else attr), None
 
@@ -199,19 +203,16 @@ class ApfsFiles:
             if item.inode.kind == Kind.DIR and item.inode.parent == ROOT_PARENT:
                 yield from self._entry(tree, _PRIVATE_NAME, item)
 
-    def _described(self, tree: int, names: Sequence[Name]) -> Iterator[Entry]:
+    def _described(self, tree: int, names: _Names) -> Iterator[Entry]:
+        """Yield the entries of names, by the numbers of their inodes: the tree has those side by side."""
         catalog = self._states[tree].catalog
-        items: dict[int, Item | str] = {}
-        for number in sorted({name.number for name in names}):
-            try:
-                items[number] = catalog.item(number)
-            except (EvidenceError, NotFound) as why:
-                items[number] = why.message
+        names.sort(key=_NUMBER)
         for name in names:
-            item = items[name.number]
-            if isinstance(item, str):
+            try:
+                item = catalog.item(name.number)
+            except (EvidenceError, NotFound) as why:
                 kind = KIND_OF_TYPE.get(name.sort, Kind.REG)
-                yield Entry(name.name, Attr(kind=kind, inum=name.number & NUMBER, damaged=item))
+                yield Entry(name.name, Attr(kind=kind, inum=name.number & NUMBER, damaged=why.message))
             else:
                 yield from self._entry(tree, name.name, item)
 
@@ -230,12 +231,18 @@ class ApfsFiles:
 
     def _short(self, state: State, item: Item) -> tuple[Layout, ...] | None:
         """Return the layout of a file of one or two runs, None: it is asked for when it is opened."""
-        size = item.inode.data[0]
+        size = item.inode.size
         if not size:
             return EMPTY
-        if item.extents is None or state.codec is not None:
+        extents = item.extents
+        if extents is None or state.codec is not None:
             return None
-        return self._layouts(state, size, runs_of(item.extents, size, self._blocks, encrypted=False))
+        if len(extents) == 1:
+            logical, length, block, _ = extents[0]
+            at = block * self._blocks.block
+            if block and not logical and size <= length and at + size <= self._blocks.held:
+                return (linear(size, [(0, size, at)]),)
+        return self._layouts(state, size, runs_of(extents, size, self._blocks, encrypted=False))
 
 
 def _part(value: bytes, start: int, length: int) -> bytes:

@@ -1,15 +1,14 @@
 """Blocks of a container, and the objects in them with their checksums.
 
-Source: Apple File System Reference (2020-06-22), "Objects"; Fletcher, "An Arithmetic Checksum for Serial
-Transmissions", 1982, for the sums themselves.
+Source: Apple File System Reference (2020-06-22), "Objects".
 """
 
 from __future__ import annotations
 
 import struct
-from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from imgfs.block.sums import fletcher64
 from imgfs.errors import Malformed, Truncated
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ PHYSICAL: Final = 0x4000_0000
 NO_HEADER: Final = 0x2000_0000
 KIND: Final = 0xFFFF  # of a type: what it is, without how it is stored
 _HEAD: Final = struct.Struct("<8sQQII")
-_MODULUS: Final = (1 << 32) - 1
 
 
 class Head(NamedTuple):
@@ -63,11 +61,7 @@ class Blocks:
 
 def fletcher(data: bytes) -> bytes:
     """Return the checksum of an object, whose first eight bytes are where it is stored."""
-    words = struct.unpack_from(f"<{len(data) // 4 - 2}I", data, 8)
-    first = sum(words)
-    both = first + sum(accumulate(words))
-    low = _MODULUS - both % _MODULUS
-    return struct.pack("<II", low, _MODULUS - (first + low) % _MODULUS)
+    return fletcher64(memoryview(data)[8:])
 
 
 def head_of(data: bytes) -> Head:

@@ -37,7 +37,9 @@ _DOCUMENT, _NAME, _PREVIOUS, _FINDER, _DATA, _STATS, _VOLUME, _SPARSE, _RDEV, _P
     3, 4, 5, 7, 8, 10, 11, 13, 14, 15, 16,
 )  # fmt: skip
 SIBLING: Final = 1
+_NAME_MOST: Final = 1024  # bytes with the zero at the end: what the key of a name can count
 _KINDS: Final = {kind << 12: kind for kind in Kind}
+_DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
 KIND_OF_TYPE: Final = {int(kind): kind for kind in Kind}
 COMPRESSED: Final = 0x20  # of the flags of 4.4BSD
 DATALESS: Final = 0x4000_0000
@@ -86,7 +88,7 @@ _UNCOMPRESSED: Final = 1 << 18
 
 
 class Inode(NamedTuple):
-    """An inode. Units: ``size``, ``stored`` and ``sparse`` bytes; times nanoseconds since 1970."""
+    """An inode. Units: ``size`` and ``stored`` bytes of the data stream; times nanoseconds since 1970."""
 
     number: int
     parent: int
@@ -101,21 +103,14 @@ class Inode(NamedTuple):
     gid: int
     mode: int
     uncompressed: int
+    size: int
+    stored: int
     fields: dict[int, bytes]
 
     @property
     def kind(self) -> Kind | None:
         """Return the file type, None: none that there is."""
         return _KINDS.get(self.mode & 0xF000)
-
-    @property
-    def data(self) -> tuple[int, int, int]:
-        """Return size and allocated bytes of the data stream, and the number of its cipher."""
-        raw = self.fields.get(_DATA, b"")
-        if len(raw) < _DSTREAM.size:
-            return 0, 0, 0
-        size, allocated, crypto, _, _ = _DSTREAM.unpack_from(raw)
-        return size, allocated, crypto
 
     def number_of(self, field: int, size: int) -> int:
         """Return an extended field that is a number, -1: there is none."""
@@ -128,20 +123,19 @@ class Inode(NamedTuple):
         Raises:
             Malformed: it names no file type, or numbers that are none.
         """
-        kind = self.kind
-        size, allocated, _ = self.data
-        if kind is None or size > MAX_SIZE or allocated > MAX_SIZE:
-            raise Malformed(
-                f"inode {self.number}: mode {self.mode:#o}, size {size}, {allocated} bytes stored"
-            )
+        kind, size, stored = _KINDS.get(self.mode & 0xF000), self.size, self.stored
+        if kind is None or size > MAX_SIZE or stored > MAX_SIZE:
+            raise Malformed(f"inode {self.number}: mode {self.mode:#o}, size {size}, {stored} stored")
         birth, modified, changed, accessed = self.times
-        sparse = max(self.number_of(_SPARSE, 8), 0)
-        device = max(self.number_of(_RDEV, 4), 0) if kind in (Kind.CHR, Kind.BLK) else 0
+        fields = self.fields
+        if _SPARSE in fields:
+            stored = max(stored - max(self.number_of(_SPARSE, 8), 0), 0)
+        device = max(self.number_of(_RDEV, 4), 0) if _RDEV in fields and kind in _DEVICES else 0
         return Attr(
             kind=kind,
             inum=self.number,
             size=0 if kind == Kind.DIR else size,
-            allocated=max(allocated - sparse, 0),
+            allocated=stored,
             mode=self.mode & 0o7777,
             uid=self.uid,
             gid=self.gid,
@@ -150,7 +144,7 @@ class Inode(NamedTuple):
             a_ns=accessed,
             c_ns=changed,
             b_ns=birth,
-            rdev=os.makedev(device >> 24 & 0xFF, device & 0xFF_FFFF),
+            rdev=os.makedev(device >> 24 & 0xFF, device & 0xFF_FFFF) if device else 0,
         )
 
     def facts(self) -> dict[bytes, bytes]:
@@ -215,22 +209,16 @@ def inode_of(number: int, data: bytes, start: int, stop: int) -> Inode:
         parent, private, birth, modified, changed, accessed, internal, links,
         protection, writes, flags, uid, gid, mode, _, uncompressed,
     ) = _INODE.unpack_from(data, start)  # fmt: skip
+    fields = fields_of(data, start + _INODE.size, stop)
+    size = allocated = 0
+    held = fields.get(_DATA)
+    if held is not None and len(held) >= _DSTREAM.size:
+        size, allocated, _, _, _ = _DSTREAM.unpack_from(held)
+    times = (birth, modified, changed, accessed)
     return Inode(
-        number,
-        parent,
-        private,
-        (birth, modified, changed, accessed),
-        internal,
-        links,
-        protection,
-        writes,
-        flags,
-        uid,
-        gid,
-        mode,
-        uncompressed,
-        fields_of(data, start + _INODE.size, stop),
-    )
+        number, parent, private, times, internal, links, protection, writes, flags, uid, gid, mode,
+        uncompressed, size, allocated, fields,
+    )  # fmt: skip
 
 
 class Name(NamedTuple):
@@ -250,7 +238,7 @@ def name_of(key: bytes, data: bytes, start: int, stop: int, *, hashed: bool) -> 
     else:
         length, begin = int.from_bytes(key[8:10], "little"), 10
     name = key[begin : begin + length]
-    if not 0 < length == len(name) or name[-1] or stop - start < _NAMED.size:
+    if not 0 < length == len(name) <= _NAME_MOST or name[-1] or stop - start < _NAMED.size:
         return None
     number, added, flags = _NAMED.unpack_from(data, start)
     sibling = 0
@@ -274,7 +262,7 @@ def extra_of(key: bytes, value: bytes) -> Extra | None:
     """Read an extended attribute's record, None: it contradicts itself."""
     length = int.from_bytes(key[8:10], "little")
     name = key[10 : 10 + length]
-    if not 0 < length == len(name) or name[-1] or len(value) < _XATTR.size:
+    if not 0 < length == len(name) <= _NAME_MOST or name[-1] or len(value) < _XATTR.size:
         return None
     flags, size = _XATTR.unpack_from(value)
     body = value[_XATTR.size :]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends.apfs.btree import PAIRS, RECORDS, Tree
+from imgfs.backends.apfs.btree import LAST, PAIRS, RECORDS, Tree
 from imgfs.backends.apfs.catalog import Catalog
 from imgfs.backends.apfs.keybag import deciphered
 from imgfs.backends.apfs.objects import FEXT_TREE, FSTREE, PHYSICAL, SNAPMETATREE
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _SNAPSHOT: Final = struct.Struct("<QQqqQIIH")
 _METADATA: Final = 1  # the type of such a record
+_MOST: Final = 4000  # snapshots of one volume
+_SAID: Final = 100  # what cannot be read of their tree, in notes
 _PENDING_DATALESS, _MERGING = 1, 2
 
 
@@ -141,14 +144,21 @@ def snapshots_of(container: Container, volume: Volume, notes: list[str]) -> list
     """Return the snapshots of a volume, oldest first."""
     if not volume.snapshots:
         return []
-    return sorted(_listed(container, volume, notes), key=lambda one: one.xid)
+    found = sorted(islice(_listed(container, volume, notes), _MOST + 1), key=lambda one: one.xid)
+    if len(found) > _MOST:
+        notes.append(f"more than {_MOST} snapshots of {volume.label}")
+    return found[:_MOST]
 
 
 def _listed(container: Container, volume: Volume, notes: list[str]) -> Iterator[Snapshot]:
     tree = Tree(container.nodes, volume.snapshots, SNAPMETATREE, RECORDS)
-    for found in tree.leaves(0, 1 << 64):
+    left = _SAID
+    for found in tree.leaves(0, LAST):
         if isinstance(found, str):
             notes.append(f"snapshots of {volume.label}: {found}")
+            left -= 1
+            if not left:
+                return
             continue
         node, low, high = found
         for row in range(low, high):
