@@ -88,9 +88,9 @@ class Kind(IntEnum):
 class Attr(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """Attributes of one file or stream as its file system records them.
 
-    Units: ``size`` and ``allocated`` bytes; times nanoseconds since 1970-01-01 UTC, None: not
-    recorded. ``mode`` holds permission bits only (0..0o7777). ``generation`` is the reuse counter
-    of ``inum``. ``damaged`` says why attributes are incomplete, empty: they are complete.
+    Units: ``size`` and ``allocated`` bytes; times nanoseconds since 1970-01-01 UTC from 1677 (-2^63) to 2554
+    (2^64), None: not recorded. ``mode`` holds permission bits only (0..0o7777). ``generation`` is the reuse
+    counter of ``inum``. ``damaged`` says why attributes are incomplete, empty: they are complete.
     """
 
     kind: Kind

@@ -12,6 +12,7 @@ from imgfs.model import Attr, Ino, Kind
 
 _U32: Final = 0xFFFF_FFFF
 _I64: Final = (1 << 63) - 1
+_U64: Final = (1 << 64) - 1  # nanoseconds; the binding divides them into seconds and a rest
 _BLKSIZE: Final = 128 * limits.KIB  # nudges cp and cat to reads of the size FUSE carries
 
 
@@ -48,11 +49,11 @@ def entry(ino: Ino, attr: Attr, *, forever: bool, owner: Owner) -> pyfuse3.Entry
         shown.st_uid = owner.uid
         shown.st_gid = owner.gid
     if attr.m_ns:
-        shown.st_mtime_ns = attr.m_ns if -_I64 <= attr.m_ns <= _I64 else _time(attr.m_ns)
+        shown.st_mtime_ns = attr.m_ns if -_I64 <= attr.m_ns <= _U64 else _time(attr.m_ns)
     if attr.a_ns:
-        shown.st_atime_ns = attr.a_ns if -_I64 <= attr.a_ns <= _I64 else _time(attr.a_ns)
+        shown.st_atime_ns = attr.a_ns if -_I64 <= attr.a_ns <= _U64 else _time(attr.a_ns)
     if attr.c_ns:
-        shown.st_ctime_ns = attr.c_ns if -_I64 <= attr.c_ns <= _I64 else _time(attr.c_ns)
+        shown.st_ctime_ns = attr.c_ns if -_I64 <= attr.c_ns <= _U64 else _time(attr.c_ns)
     shown.generation = attr.generation & _U32
     shown.attr_timeout = shown.entry_timeout = limits.TTL_FOREVER if forever else limits.TTL_LATE
     return shown
@@ -72,4 +73,4 @@ def _clamped(value: int, highest: int) -> int:
 
 
 def _time(ns: int) -> int:
-    return min(max(ns, -_I64), _I64)
+    return min(max(ns, -_I64), _U64)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imgfs.backends import Files, Reader
-    from imgfs.block.pieces import Piece
+    from imgfs.block.pieces import ByteSource, Piece
     from imgfs.model import Layout
 
 _ENTRIES = 100_000  # walked per tree: a cycle the contract forgot ends here
@@ -74,7 +74,7 @@ def check_attr(attr: Attr) -> None:
     for number in (attr.uid, attr.gid, attr.nlink, attr.generation, attr.rdev):
         assert 0 <= number < 1 << 64
     for moment in (attr.m_ns, attr.a_ns, attr.c_ns, attr.b_ns):
-        assert moment is None or -(1 << 63) <= moment < 1 << 63
+        assert moment is None or -(1 << 63) <= moment < 1 << 64
 
 
 def check_layout(layout: Layout, size: int) -> None:
@@ -147,14 +147,25 @@ class _Mapped:
 
 def _built(files: Files, tree: int, entry: Entry, layouts: tuple[Layout, ...], reader: Reader) -> bytes:
     """Return the bytes of a stream in units, through the block layer. Raises OSError as ``content``."""
-    members = (reader, *reader.others)
-    check_layouts(layouts, [member.size for member in members])
     try:
-        read = partial(_foreign, files, tree, entry)
-        source = build(layouts, [_Mapped(member) for member in members], "", foreign=read)
+        source = source_of(files, reader, tree, entry, layouts)
         return b"".join(pieces(source.plan(0, source.size)))
     except EvidenceError as why:
         raise OSError(str(why)) from why
+
+
+def source_of(
+    files: Files, reader: Reader, tree: int, entry: Entry, layouts: tuple[Layout, ...]
+) -> ByteSource:
+    """Return what layouts of a stream describe, over the reader, checked as the daemon does.
+
+    Raises:
+        EvidenceError: a claim contradicts itself or leaves its sources.
+    """
+    members = (reader, *reader.others)
+    check_layouts(layouts, [member.size for member in members])
+    read = partial(_foreign, files, tree, entry)
+    return build(layouts, [_Mapped(member) for member in members], "", foreign=read)
 
 
 def check_files(backend: str, image: Path | str, truth: Mapping[bytes, bytes | None]) -> dict[bytes, Entry]:

@@ -89,7 +89,7 @@ def check_attr(attr: Attr) -> None:
     if (attr.uid | attr.gid | attr.nlink) >> 32 or attr.mode >> 12:
         raise WorkerLied(f"inum {attr.inum}: owner {attr.uid}:{attr.gid}, mode {attr.mode:#o}")
     for time in (attr.m_ns, attr.a_ns, attr.c_ns, attr.b_ns):
-        if time is not None and not -INT64 <= time < INT64:
+        if time is not None and not -INT64 <= time < 2 * INT64:
             raise WorkerLied(f"inum {attr.inum}: time {time}")
     if attr.damaged and len(attr.damaged) > NAME_MAX:
         raise WorkerLied(f"inum {attr.inum}: damage text too long")

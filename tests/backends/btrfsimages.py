@@ -18,15 +18,17 @@ from imgfs.errors import ImgfsError
 from imgfs.model import Kind
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import _attempt, content, open_files, walk
+from tests.backends import compared, kernel
 from tests.backends.tskimages import many, need, noise, plant, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from imgfs.backends import Files
-    from tests.backends.extimages import Seen
+    from tests.backends.seen import Seen
 
 PLACE = 1 << 46  # what numbers of places of other subvolumes have
+RULES = compared.Rules(beyond=PLACE)
 
 
 def mkfs(*options: object) -> None:
@@ -66,14 +68,9 @@ def attached(images: Sequence[Path], where: Path, *options: str) -> Iterator[Pat
                 pytest.skip(f"no loop device: {done.stderr.strip()[:200]}")
             loops.append(done.stdout.strip())
         _tried("btrfs", "device", "scan", *loops)
-        words = ",".join((*[f"device={loop}" for loop in loops], *options))
-        done = _tried("mount", "-t", "btrfs", "-o", words, loops[0], str(where))
-        if done.returncode:
-            pytest.skip(f"the kernel does not mount this: {done.stderr.strip()[:200]}")
-        try:
+        devices = [f"device={loop}" for loop in loops]
+        with kernel.attached("btrfs", loops[0], where, *devices, *options):
             yield where
-        finally:
-            run("umount", where)
     finally:
         for loop in loops:
             _tried("losetup", "-d", loop)
@@ -89,9 +86,9 @@ def fill_special(where: Path) -> None:
     """Write what only btrfs has: shared extents, parts of them, many links, properties."""
     text = b"".join(b"line %d of a text that compresses\n" % n for n in range(40_000))
     (where / "text").write_bytes(text)
-    (where / "mixed").write_bytes(text[:200_000] + noise(300_000, 3) + text[:100_001])
+    (where / "mixed.bin").write_bytes(text[:200_000] + noise(300_000, 3) + text[:100_001])
     run("sync", "-f", where)
-    for name, source in (("clone", "text"), ("clone2", "mixed")):
+    for name, source in (("clone", "text"), ("clone2", "mixed.bin")):
         run("cp", "--reflink=always", where / source, where / name)
     with (where / "clone").open("r+b") as file:
         for at in (8192, 100_000, 300_007):
@@ -103,16 +100,16 @@ def fill_special(where: Path) -> None:
         file.write(noise(400_000, 5))
     run("sync", "-f", where)
     run("fallocate", "-p", "-o", "40960", "-l", "81920", where / "punched")
-    (where / "links").mkdir()
-    (where / "links" / "first").write_bytes(b"many names")
+    (where / "many links").mkdir()
+    (where / "many links" / "first").write_bytes(b"many names")
     for number in range(400):  # more than fit one item: extended references
-        os.link(where / "links" / "first", where / "links" / (f"{number:03d}" + "x" * 60))
+        os.link(where / "many links" / "first", where / "many links" / (f"{number:03d}" + "x" * 60))
     (where / "nocow").mkdir()
     _tried("chattr", "+C", str(where / "nocow"))
     (where / "nocow" / "file").write_bytes(noise(700_000, 9))
     _tried("chattr", "+c", str(where / "text"))
     with suppress(OSError):  # without checksums there is no compression
-        os.setxattr(where / "mixed", b"btrfs.compression", b"zlib")
+        os.setxattr(where / "mixed.bin", b"btrfs.compression", b"zlib")
     (where / "inline").write_bytes(b"i" * 1500)
     os.truncate(where / "inline", 1600)
     (where / "grown").write_bytes(b"small")
@@ -136,37 +133,7 @@ def opened(images: Sequence[Path], *, final: bool = True) -> tuple[Files, FileRe
 def compare(images: Sequence[Path], wanted: dict[bytes, Seen], tree: int = 0) -> None:
     """Assert that our reader shows what the kernel shows, file by file."""
     files, reader = opened(images)
-    found = walk(files, tree)
-    assert set(found) == set(wanted)
-    for path, seen in wanted.items():
-        entry, told = found[path], seen.stat
-        attr = entry.attr
-        assert (attr.damaged, attr.deleted) == ("", False), path
-        assert attr.kind == Kind(told.st_mode >> 12), path
-        if attr.inum & PLACE:
-            continue
-        ours = (attr.inum, attr.mode, attr.uid, attr.gid, attr.nlink, attr.rdev, attr.size, attr.allocated)
-        theirs = (
-            told.st_ino,
-            told.st_mode & 0o7777,
-            told.st_uid,
-            told.st_gid,
-            told.st_nlink,
-            told.st_rdev,
-            told.st_size,
-            told.st_blocks * 512,
-        )
-        assert ours == theirs, (path, ours, theirs)
-        times = (told.st_mtime_ns, told.st_atime_ns, told.st_ctime_ns)
-        assert (attr.m_ns, attr.a_ns, attr.c_ns) == times, path
-        assert files.stat(tree, attr.inum, 0) == attr
-        if seen.content is not None:
-            assert content(files, reader, tree, entry) == seen.content, path
-        if seen.link is not None:
-            assert files.link(tree, attr.inum) == seen.link, path
-        said = files.xattrs(tree, attr.inum)
-        shown = {key: value for key, value in said.items() if not key.startswith(b"user.imgfs.")}
-        assert shown == seen.xattrs, path
+    compared.compare(files, reader, wanted, tree=tree, rules=RULES)
 
 
 def rooted(folder: Path, *options: str, size: int = 130 << 20) -> tuple[Path, dict[bytes, bytes | None]]:

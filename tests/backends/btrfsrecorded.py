@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imgfs.model import Kind
 from tests.backends.btrfsimages import attached, make
-from tests.backends.extimages import look
+from tests.backends.seen import look
 from tests.backends.tskimages import run
 from tests.guest import recording
 from tests.guest.pattern import data
@@ -55,17 +55,15 @@ def _fill(where: Path) -> None:
 
 def told(where: Path) -> dict[str, list[Any]]:
     """Return what the kernel shows of a tree, as JSON can hold it."""
-    found: dict[str, list[Any]] = {}
-    for path, seen in look(where).items():
-        stat = seen.stat
-        digest = "" if seen.content is None else hashlib.sha256(seen.content).hexdigest()
-        link = "" if seen.link is None else seen.link.decode()
-        found[path.decode()] = [
-            stat.st_mode, stat.st_uid, stat.st_gid, stat.st_nlink, stat.st_size, stat.st_blocks * 512,
-            stat.st_mtime_ns, stat.st_atime_ns, stat.st_ctime_ns, digest, link,
+    return {
+        path.decode(): [
+            seen.kind << 12 | seen.mode, seen.uid, seen.gid, seen.nlink, seen.size, seen.blocks * 512,
+            seen.m_ns, seen.a_ns, seen.c_ns, (seen.body or "") if seen.kind == Kind.REG else "",
+            (seen.body or "") if seen.kind == Kind.LNK else "",
             {key.decode(): value.hex() for key, value in seen.xattrs.items()},
-        ]  # fmt: skip
-    return found
+        ]
+        for path, seen in look(where).items() if path
+    }  # fmt: skip
 
 
 def load(path: Path, folder: Path) -> Mapping[str, tuple[list[Path], dict[str, dict[str, list[Any]]]]]:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imgfs.testing.files import check_files, check_hostile
+from tests.backends.compared import same
 from tests.backends.erofscompose import DEFLATE, LZ4, LZMA, ZSTD, File, compose, cut
-from tests.backends.extimages import look
-from tests.backends.romimages import attached, compare
+from tests.backends.kernel import shown
+from tests.backends.romimages import KERNEL
+from tests.backends.seen import digest
 from tests.backends.tskimages import noise
 
 if TYPE_CHECKING:
@@ -53,10 +55,10 @@ def test_what_was_composed_is_read(tmp_path: Path, name: str) -> None:
 def test_what_the_kernel_shows_is_shown(tmp_path: Path, name: str) -> None:
     data, truth = image(ALGORITHMS[name], DEFLATE)
     (tmp_path / "image").write_bytes(data)
-    with attached("erofs", tmp_path / "image", tmp_path / "mnt") as where:
-        wanted = look(where)
-    assert {path: seen.content for path, seen in wanted.items()} == truth
-    compare("erofs", tmp_path / "image", wanted)
+    wanted = shown("erofs", tmp_path / "image", tmp_path / "mnt")
+    bodies = {path: None if data is None else digest(data) for path, data in truth.items()}
+    assert {path: seen.body for path, seen in wanted.items() if path} == bodies
+    same("erofs", tmp_path / "image", wanted, KERNEL)
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ import pytest
 from imgfs.errors import NotMine, NotSupported
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
-from tests.backends.extimages import attached, compare, fill, look, make
+from tests.backends.compared import same
+from tests.backends.extimages import make
+from tests.backends.kernel import attached, grown, shown
 from tests.backends.tskimages import many, need, plant, run
 
 if TYPE_CHECKING:
@@ -39,19 +41,17 @@ FEATURES: dict[str, tuple[str, ...]] = {
 @pytest.mark.root
 @pytest.mark.parametrize("name", FEATURES)
 def test_what_the_kernel_shows_is_shown(tmp_path: Path, name: str) -> None:
-    image = make(tmp_path / "ext.img", *FEATURES[name])
-    with attached(image, tmp_path / "mnt") as where:
-        fill(where)
+    image = make(tmp_path / "ext.img", *FEATURES[name], size=512 << 20)
+    with attached("ext4", image, tmp_path / "mnt") as where:
+        grown(where, "ext4" if "4k" in name or "ea-inode" in name else "ext4-1k")
         if "inline" in name:
             small = where / "inline dir"
             small.mkdir()
             for number in range(12):  # more than i_block holds, less than the inode
                 (small / f"entry{number}").write_bytes(b"x" * (number * 15))
         if "ea-inode" in name:
-            os.setxattr(where / "large.bin", b"user.large", b"0123456789abcdef" * 3000)
-    with attached(image, tmp_path / "mnt", "ro") as where:
-        wanted = look(where)
-    compare(image, wanted)
+            os.setxattr(where / "sizes" / "noise 1", b"user.large", b"0123456789abcdef" * 3000)
+    same("ext", image, shown("ext4", image, tmp_path / "mnt"))
     reader = FileReader(image)
     info = open_files("ext", reader).info
     reader.close()

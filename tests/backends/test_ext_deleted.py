@@ -10,7 +10,8 @@ import pytest
 from imgfs.model import Kind
 from imgfs.testing.fakes import FileReader
 from imgfs.testing.files import content, open_files, walk
-from tests.backends.extimages import attached, make
+from tests.backends.extimages import make
+from tests.backends.kernel import attached
 from tests.backends.tskimages import need, run
 
 if TYPE_CHECKING:
@@ -131,12 +132,12 @@ def test_freed_inodes_without_names_are_orphans(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["ext2", "ext4"])
 def test_what_a_kernel_deleted_is_found_by_inode(tmp_path: Path, kind: str) -> None:
     image = make(tmp_path / "ext.img", "-t", kind, "-b", "1024", size=8 << 20)
-    with attached(image, tmp_path / "mnt") as where:
+    with attached("ext4", image, tmp_path / "mnt") as where:
         (where / "dir").mkdir()
         for number in range(1, 20):
             (where / "dir" / f"file{number:02}").write_bytes(data(number))
         inums = {number: (where / "dir" / f"file{number:02}").stat().st_ino for number in (2, 7, 19)}
-    with attached(image, tmp_path / "mnt") as where:
+    with attached("ext4", image, tmp_path / "mnt") as where:
         for number in (2, 7, 19):
             (where / "dir" / f"file{number:02}").unlink()
     reader = FileReader(image)
@@ -152,7 +153,7 @@ def test_what_a_kernel_deleted_is_found_by_inode(tmp_path: Path, kind: str) -> N
 @pytest.mark.root
 def test_growing_hash_tree_leaves_no_false_deleted_names(tmp_path: Path) -> None:
     image = make(tmp_path / "ext.img", "-t", "ext4", "-b", "1024", "-N", "4000")
-    with attached(image, tmp_path / "mnt") as where:
+    with attached("ext4", image, tmp_path / "mnt") as where:
         for number in range(3000):
             (where / f"a file with a name of some length {number}").touch()
     reader = FileReader(image)

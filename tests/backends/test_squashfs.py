@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,13 +12,20 @@ from imgfs.errors import NotMine, NotSupported
 from imgfs.model import Foreign, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, open_files, walk
-from tests.backends.extimages import look
-from tests.backends.romimages import attached, compare, kept, rich
+from tests.backends.compared import SOURCE, same
+from tests.backends.kernel import shown
+from tests.backends.romimages import KERNEL, kept, packed
+from tests.backends.seen import look
 from tests.backends.tskimages import many, need, plant, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.backends.seen import Seen
+
+    Trees = Callable[[int], tuple[Path, dict[bytes, Seen]]]
+PACKED = replace(SOURCE, grain=10**9)
 WAYS: dict[str, tuple[str, ...]] = {
     "gzip": ("-comp", "gzip"),
     "gzip-4k": ("-comp", "gzip", "-b", "4096"),
@@ -40,43 +49,49 @@ def make(folder: Path, image: Path, *options: str) -> Path:
     return image
 
 
+LARGE = ("gzip", "lzo", "lz4", "zstd")
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    """Return how to come by a tree of a number of files, and what is in it."""
+
+    @cache
+    def tree(files: int) -> tuple[Path, dict[bytes, Seen]]:
+        folder = tmp_path_factory.mktemp("packed") / "tree"
+        return folder, packed(folder, "squashfs", files)
+
+    return tree
+
+
 @pytest.mark.slow
 @pytest.mark.root
-def test_what_the_kernel_shows_is_shown(tmp_path: Path) -> None:
-    tree = rich(tmp_path / "tree")
-    for name, options in WAYS.items():
-        image = make(tree, tmp_path / f"{name}.img", *options)
-        with attached("squashfs", image, tmp_path / "mnt") as where:
-            wanted = look(where)
-        assert len(wanted) > 1000
-        compare("squashfs", image, wanted)
-        reader = FileReader(image)
-        info = open_files("squashfs", reader).info
-        reader.close()
-        image.unlink()
-        assert info.type == "squashfs"
+@pytest.mark.parametrize("name", WAYS)
+def test_what_the_kernel_shows_is_shown(trees: Trees, tmp_path: Path, name: str) -> None:
+    folder, packed = trees(10_000 if name in LARGE else 2000)
+    image = make(folder, tmp_path / "image", *WAYS[name])
+    wanted = shown("squashfs", image, tmp_path / "mnt")
+    assert set(wanted) == set(packed)
+    same("squashfs", image, wanted, KERNEL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*WAYS, "lzma"])
-def test_what_was_packed_is_read(tmp_path: Path, name: str) -> None:
+def test_what_was_packed_is_read(trees: Trees, tmp_path: Path, name: str) -> None:
     """As an ordinary user, and with the compressor the kernel has not."""
-    tree = rich(tmp_path / "tree")
-    image = make(tree, tmp_path / "image", *WAYS.get(name, ("-comp", "lzma")))
+    folder, truth = trees(10_000 if name == "gzip" else 2000)
+    image = make(folder, tmp_path / "image", *WAYS.get(name, ("-comp", "lzma")))
+    same("squashfs", image, truth, PACKED)
     need("unsquashfs")
     command = ["unsquashfs", "-q", "-n", "-d", tmp_path / "out", image]
     subprocess.run(command, check=False, capture_output=True)  # fails to set what a user may not
-    wanted = look(tmp_path / "out")
-    assert {path: seen.content for path, seen in wanted.items()} == {
-        path: seen.content for path, seen in look(tree).items()
-    }
-    compare("squashfs", image, wanted, extracted=True)
+    same("squashfs", image, look(tmp_path / "out"), PACKED)
 
 
 @pytest.mark.slow
-def test_contract_holds_on_a_good_image(tmp_path: Path) -> None:
-    tree = rich(tmp_path / "tree")
-    check_files("squashfs", make(tree, tmp_path / "image"), kept(tree))
+def test_contract_holds_on_a_good_image(trees: Trees, tmp_path: Path) -> None:
+    folder, _ = trees(2000)
+    check_files("squashfs", make(folder, tmp_path / "image"), kept(folder))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imgfs.errors import NotMine
-from imgfs.model import HOLE, Inline, Kind, Linear
+from imgfs.model import HOLE, LOST, Inline, Kind, Linear
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
 from tests.backends import udfimages
@@ -86,6 +86,27 @@ def test_what_was_not_recorded_is_a_hole(recorded: Recorded) -> None:
         targets, lengths = memoryview(layout.target).cast("q"), memoryview(layout.length).cast("q")
         assert sum(n for n, t in zip(lengths, targets, strict=True) if t != HOLE) == most
     reader.close()
+
+
+@pytest.mark.parametrize(("missing", "target"), [(0, HOLE), (1, LOST)])
+def test_an_end_without_extents_is_a_hole_unless_blocks_are_missing(
+    recorded: Recorded, missing: int, target: int
+) -> None:
+    disc = udfimages.Disc(recorded[0]["rev201"].read_bytes(), 2048)
+    inum = walk(open_files("udf", MemoryReader(bytes(disc.data))))[b"size300001"].attr.inum
+    raw = bytearray(disc.block(inum))
+    places = (56, 64, 72) if raw[:2] == struct.pack("<H", udfimages.EFE) else (56, 64)
+    for at in places[:-1]:
+        struct.pack_into("<Q", raw, at, 320_000)
+    (blocks,) = struct.unpack_from("<Q", raw, places[-1])
+    struct.pack_into("<Q", raw, places[-1], blocks + missing)
+    disc.put(inum, udfimages.tagged(bytes(raw)))
+    layout = open_files("udf", MemoryReader(bytes(disc.data))).layout(0, inum, 0)[-1]
+    assert isinstance(layout, Linear)
+    assert [memoryview(layout.target).cast("q")[-1], memoryview(layout.length).cast("q")[-1]] == [
+        target,
+        320_000 - 300_001,
+    ]
 
 
 @pytest.mark.parametrize("form", ["both", "file", "mirror", "table", "old table"])

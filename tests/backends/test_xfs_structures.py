@@ -15,9 +15,11 @@ from imgfs.errors import EvidenceError, LostBytes, Malformed, NotMine, NotSuppor
 from imgfs.model import LOST, Kind
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import content, open_files, walk
-from tests.backends.extimages import ACL, look
+from tests.backends.generated import ACL
+from tests.backends.kernel import attached, shown
 from tests.backends.tskimages import need, noise, run
-from tests.backends.xfsimages import attached, compare, io, make, prototype
+from tests.backends.xfsimages import io, make, prototype
+from tests.backends.xfsimages import shows as agrees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,11 +230,11 @@ def test_a_block_of_another_directory_is_not_believed(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[bytes, Any]]:
-    """Make a file system with trees of extents and of attributes."""
+def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """Make a file system with trees of extents and of attributes; return it and what lies in many."""
     folder = tmp_path_factory.mktemp("rich")
     image = make(folder / "xfs.img", "-b", "size=1k", size=SMALL)
-    with attached(image, folder / "mnt") as where:
+    with attached("xfs", image, folder / "mnt") as where:
         with (where / "tree.bin").open("wb") as file:
             for number in range(700):
                 file.seek(number * 2048)
@@ -245,8 +247,7 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[bytes, An
             os.setxattr(where / "a", f"user.small{number}", noise(50, number))
         (where / "link").symlink_to("l" * 1000)
         shutil.copyfile(where / "tree.bin", where / "copy.bin")
-    with attached(image, folder / "mnt", "ro,norecovery") as where:
-        return image, look(where)
+        return image, (where / "tree.bin").read_bytes()
 
 
 @pytest.mark.slow
@@ -278,7 +279,7 @@ def test_a_damaged_node_of_extents_costs_what_it_would_say(rich: Any, tmp_path: 
     )
     lost = [(at, length) for at, length, target in rows if target == LOST]
     assert lost == [(owned[1][0] * 1024, (owned[2][0] - owned[1][0]) * 1024)]
-    whole = rich[1][b"tree.bin"].content
+    whole = rich[1]
     for at, length, target in rows:
         if target >= 0:
             assert reader.read(target, length) == whole[at : at + length]
@@ -347,7 +348,7 @@ def test_an_unreplayed_log_is_said(tmp_path: Path) -> None:
     image = make(tmp_path / "xfs.img", size=SMALL)
     copy = tmp_path / "copy.img"
     for turn in range(3):  # the log goes on each time
-        with attached(image, tmp_path / "mnt") as where:
+        with attached("xfs", image, tmp_path / "mnt") as where:
             for number in range(300):
                 (where / f"{turn} {number}").write_bytes(b"content")
             run("xfs_io", "-x", "-c", "syncfs", where)
@@ -365,7 +366,7 @@ def test_an_unreplayed_log_is_said(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_a_log_that_went_round_is_read(tmp_path: Path) -> None:
     image = make(tmp_path / "xfs.img", "-l", "size=6m", size=SMALL)
-    with attached(image, tmp_path / "mnt") as where:
+    with attached("xfs", image, tmp_path / "mnt") as where:
         for turn in range(40):
             for number in range(200):
                 path = where / f"{turn} {number}"
@@ -430,7 +431,7 @@ def test_files_on_a_realtime_device_are_named_and_not_read(tmp_path: Path) -> No
 @pytest.mark.root
 def test_shared_blocks_projects_and_flags_are_shown(tmp_path: Path) -> None:
     image = make(tmp_path / "xfs.img", "-m", "reflink=1,rmapbt=1", size=SMALL)
-    with attached(image, tmp_path / "mnt") as where:
+    with attached("xfs", image, tmp_path / "mnt") as where:
         (where / "one").write_bytes(noise(100_000))
         run("cp", "--reflink=always", where / "one", where / "two")
         with (where / "two").open("r+b") as file:
@@ -442,12 +443,9 @@ def test_shared_blocks_projects_and_flags_are_shown(tmp_path: Path) -> None:
         (where / "flags").write_bytes(b"")
         io(where, "flags", "extsize 64k", "cowextsize 128k", "chproj 70000", "chattr +dAsS", "chattr +i")
         os.setxattr(where / "one", "system.posix_acl_access", ACL)
-    with attached(image, tmp_path / "mnt", "ro,norecovery") as where:
-        holes = os.open(where / "punched", os.O_RDONLY)
-        first = os.lseek(holes, 0, os.SEEK_HOLE)  # before it is read: what is cached counts as data
-        os.close(holes)
-        wanted = look(where)
-    compare(image, wanted)
+    wanted = shown("xfs", image, tmp_path / "mnt", "norecovery")
+    ((_, first), *_) = wanted[b"punched"].data
+    agrees(image, wanted)
     files, reader = opened(image)
     tree = walk(files)
     found = files.xattrs(0, tree[b"flags"].attr.inum)
@@ -469,7 +467,7 @@ def test_shared_blocks_projects_and_flags_are_shown(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_parent_pointers_are_facts_and_no_attributes(tmp_path: Path) -> None:
     image = make(tmp_path / "xfs.img", size=SMALL)
-    with attached(image, tmp_path / "mnt") as where:
+    with attached("xfs", image, tmp_path / "mnt") as where:
         (where / "file").write_bytes(b"")
         os.setxattr(where / "file", "user.its name", (128).to_bytes(8, "big") + b"\0\0\0\7")
         os.setxattr(where / "file", "user.plain", b"value")

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from imgfs.model import Kind
-from imgfs.testing.fakes import FileReader
-from imgfs.testing.files import content, open_files, walk
-from tests.backends.extimages import ACL, fill
+from tests.backends.compared import Rules, same
 from tests.backends.tskimages import need, noise, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
+    from pathlib import Path
 
-    from imgfs.model import Entry
-    from tests.backends.extimages import Seen
+    from tests.backends.seen import Seen
 
 OURS = b"user.imgfs.xfs."
+RULES = Rules(hidden=(b"trusted.SGI_ACL_",))  # the kernel shows an ACL twice
 PROTOTYPE = """/
 0 0
 d--755 0 0
@@ -84,119 +77,46 @@ def prototype(folder: Path, entries: int = 300, long: int = 300) -> tuple[Path, 
     return path, truth | {b"many/" + name.encode(): small for name in names}
 
 
-@contextmanager
-def attached(image: Path, where: Path, *options: str) -> Iterator[Path]:
-    """Mount through the kernel, or skip."""
-    if os.geteuid():
-        pytest.skip("mounting needs root")
-    where.mkdir(exist_ok=True)
-    done = subprocess.run(
-        ["mount", "-t", "xfs", "-o", ",".join(("loop", "nouuid", *options)), image, where],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"the kernel does not mount this: {done.stderr.strip()[:200]}")
-    try:
-        yield where
-    finally:
-        run("umount", where)
-
-
 def io(where: Path, path: str, *commands: str) -> str:
     """Ask the kernel something that only xfs_io knows how to."""
     need("xfs_io")
     return run("xfs_io", *[word for command in commands for word in ("-c", command)], where / path)
 
 
-def plant_all(where: Path) -> None:
-    """Write one of everything, also what only XFS has."""
-    fill(where)
+def plant_special(where: Path) -> None:
+    """Write what only XFS has: forks and directories in trees of extents, flags, projects."""
     with (where / "tree.bin").open("wb") as file:  # more extents than an inode's list holds
         for number in range(1200):
             file.seek(number * 8192)
             file.write(noise(4096, number))
-    for length in (100, 300, 335, 336, 337, 400, 960, 970, 1023):
-        (where / f"link to {length}").symlink_to("".join(chr(97 + n % 26) for n in range(length)))
     names = where / "attributes"
     names.mkdir()
-    for count in (1, 12, 60, 1000):
-        (names / f"{count}").write_bytes(b"x")
-        for number in range(count):
-            os.setxattr(names / f"{count}", f"user.attribute number {number:05d}", b"%d" % number * 9)
-    for size in (1, 255, 256, 1000, 3000, 4040, 4041, 20_000, 65_536):
-        (names / f"value {size}").write_bytes(b"")
-        os.setxattr(names / f"value {size}", "user.value", noise(size, size))
-        os.setxattr(names / f"value {size}", "trusted.value", noise(size, size + 1))
     for one in ("tree", "other"):  # values in turns, so that each fork has many extents
         (names / one).write_bytes(b"")
     for number in range(100):
         for one in ("tree", "other"):
             os.setxattr(names / one, f"user.{number}", noise(5000, number))
-    os.setxattr(names / "1", "security.capability", bytes.fromhex("0000000201040000000000000000000000000000"))
-    os.setxattr(names, "system.posix_acl_default", ACL)
-    for count in (3, 10, 60, 700, 4000):
-        (where / f"names {count}").mkdir()
-        for number in range(count):
-            (where / f"names {count}" / f"{'n' * (number % 200)} {number}").write_bytes(b"")
-    for number in range(0, 700, 3):  # holes between entries, and blocks without any
-        (where / "names 700" / f"{'n' * (number % 200)} {number}").unlink()
-    for number in range(1500, 3000):
-        (where / "names 4000" / f"{'n' * (number % 200)} {number}").unlink()
-    (where / b"names 3".decode() / os.fsdecode(b"\xff\xfe not UTF-8")).write_bytes(b"1")
-    io(where, "large.bin", "falloc 1m 1m")
-    io(where, "small.txt", "chproj 70000", "chattr +d")
-    io(where, "empty.txt", "extsize 64k")
-    io(where, "dir", "chattr +P", "chproj 7")
-    io(where, "block.bin", "chattr +i")
+    (where / "names").mkdir(exist_ok=True)
+    gone = where / "names" / "gone"
+    gone.mkdir()
+    for number in range(4000):
+        (gone / f"{'n' * (number % 200)} {number}").write_bytes(b"")
+    for number in range(1500, 3000):  # blocks without any entry
+        (gone / f"{'n' * (number % 200)} {number}").unlink()
+    for name in ("small", "large", "step"):
+        (where / name).write_bytes(noise(len(name) * 50_000))
+    (where / "projects").mkdir()
+    io(where, "large", "falloc 1m 1m")
+    io(where, "small", "chproj 70000", "chattr +d")
+    (where / "empty").write_bytes(b"")
+    io(where, "empty", "extsize 64k")
+    io(where, "projects", "chattr +P", "chproj 7")
+    io(where, "step", "chattr +i")
 
 
-def expected(seen: Seen) -> dict[bytes, bytes]:
-    """Return the attributes as we name them: the kernel shows an ACL twice."""
-    return {key: value for key, value in seen.xattrs.items() if not key.startswith(b"trusted.SGI_ACL_")}
-
-
-def compare(image: Path, wanted: dict[bytes, Seen], *, block: int = 4096) -> None:
-    """Assert that our reader shows what the kernel shows, file by file."""
-    reader = FileReader(image)
-    try:
-        files = open_files("xfs", reader)
-        tree = walk(files)
-        assert set(tree) == set(wanted)
-        for path, seen in wanted.items():
-            entry = tree[path]
-            same_attributes(path, entry, seen.stat)
-            assert files.stat(0, entry.attr.inum, 0) == entry.attr
-            if seen.content is not None:
-                assert content(files, reader, 0, entry) == seen.content, path
-                if entry.layout is not None:
-                    assert content(files, reader, 0, entry, entry.layout) == seen.content, path
-            if seen.link is not None:
-                assert files.link(0, entry.attr.inum) == seen.link, path
-            found = files.xattrs(0, entry.attr.inum)
-            shown = {key: value for key, value in found.items() if not key.startswith(OURS)}
-            assert shown == expected(seen), path
-    finally:
-        reader.close()
-
-
-def same_attributes(path: bytes, entry: Entry, told: os.stat_result) -> None:
-    """Compare what stat says."""
-    attr = entry.attr
-    assert (attr.damaged, attr.deleted) == ("", False), path
-    assert attr.kind == Kind(told.st_mode >> 12), path
-    ours = (attr.inum, attr.mode, attr.uid, attr.gid, attr.nlink, attr.rdev)
-    assert ours == (
-        told.st_ino,
-        told.st_mode & 0o7777,
-        told.st_uid,
-        told.st_gid,
-        told.st_nlink,
-        told.st_rdev,
-    ), path
-    assert (attr.size, attr.allocated) == (told.st_size, told.st_blocks * 512), path
-    assert (attr.m_ns, attr.a_ns, attr.c_ns) == (told.st_mtime_ns, told.st_atime_ns, told.st_ctime_ns), path
+def shows(image: Path, wanted: Mapping[bytes, Seen]) -> None:
+    """Assert that our reader shows what the kernel shows of an image."""
+    same("xfs", image, wanted, RULES)
 
 
 def asked(image: Path, number: int) -> dict[str, str]:

@@ -18,13 +18,14 @@ A recipe is a shell script (busybox, ``set -eu``). Lines such as
     # disk: b 64M sector=4096        the same with 4 KiB sectors
     # disk: c 64M image=FILE         a disk that starts as a copy of FILE, beside the recipe or absolute
     # use: d FILE                    an image beside the recipe (or absolute) that is never written to
+    # with: FILE                     a file beside the recipe that it finds in /recipe under its last name
     # memory: 2048                   MiB of the guest, 1024 unless told
 
 say what it works on. What it writes into /out comes back into OUT; ``log`` in OUT is the console. The folder
 of the recipe may hold ``*.shlib``, which it can source from /recipe.
 
 Tools inside: mdadm, lvm, dmsetup, thin_*, cache_*, cryptsetup, mkfs.* (ext, xfs, btrfs, vfat, exfat, udf),
-python3 (minimal), busybox. udev does not run; loop devices and tmpfs (/tmp) are there for many small disks.
+python3, busybox. udev does not run; loop devices and tmpfs (/tmp) are there for many small disks.
 Two tools are ours (``tests/guest/pattern.py``):
 
     pattern fill NAME PATH [START [LENGTH]]    write data that is a function of (NAME, offset), in bytes

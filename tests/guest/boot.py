@@ -52,7 +52,7 @@ def run(recipe: str, out: Path, *, beside: Path | None = None, seconds: float = 
     """Boot the guest, let it run a recipe, and bring its disks and results into ``out``.
 
     Args:
-        recipe: the script; its ``# disk:``, ``# use:`` and ``# memory:`` lines say what it works on.
+        recipe: script; its ``# disk:``, ``# use:``, ``# with:``, ``# memory:`` lines name what it works on.
         out: folder, made if it is missing.
         beside: folder of the ``*.shlib`` it sources and the images it uses.
         seconds: of the guest's life at most.
@@ -123,6 +123,9 @@ def _packed(recipe: str, beside: Path | None) -> bytes:
     made = io.BytesIO()
     files = {"recipe.sh": recipe.encode()}
     files |= {path.name: path.read_bytes() for path in sorted(beside.glob("*.shlib"))} if beside else {}
+    for name in re.findall(r"^# with: (.+)$", recipe, re.MULTILINE):
+        path = (beside or Path()) / name
+        files[path.name] = path.read_bytes()
     with tarfile.open(fileobj=made, mode="w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)

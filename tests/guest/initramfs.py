@@ -29,6 +29,7 @@ def built() -> tuple[Path, Path]:
     root = packages.unpacked()
     kernel = next(iter(sorted((root / "boot").glob("vmlinuz-*"))))
     stamp = hashlib.sha256(b"".join(p.read_bytes() for p in (_INIT, _PATTERN, Path(__file__))))
+    stamp.update(" ".join([kernel.name, *packages.WANTED]).encode())
     image = packages.cache() / f"initramfs-{stamp.hexdigest()[:16]}"
     if not image.exists():
         made = image.with_name(f"making-{os.getpid()}")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 WANTED = (
     "busybox-static", "kmod", "mdadm", "lvm2", "dmsetup", "thin-provisioning-tools", "cryptsetup-bin",
-    "e2fsprogs", "xfsprogs", "btrfs-progs", "udftools", "dosfstools", "exfatprogs", "python3-minimal",
+    "e2fsprogs", "xfsprogs", "btrfs-progs", "udftools", "dosfstools", "exfatprogs", "python3",
 )  # fmt: skip
 # what the packages want for their installation, or for tools that no recipe calls
 _UNUSED = re.compile(
     r"perl|libperl|dpkg|debconf|usrmerge|adduser|libicu|libdb5|lsb-base|init-system|media-types|tar_|python3_"
-    r"|python3\.11_|libpython3-stdlib|libpython3\.11-stdlib|libsqlite|libpam|sysvinit|libgdbm|passwd"
+    r"|python3\.11_|libsqlite|libpam|sysvinit|libgdbm|passwd"
 )
 
 

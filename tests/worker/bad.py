@@ -114,7 +114,7 @@ class BadFiles:
         if inum == 1 << 40:
             return Attr(kind=Kind.REG, inum=inum, size=(1 << 64) - 1)
         if inum == (1 << 40) + 1:
-            return Attr(kind=Kind.REG, inum=inum, m_ns=1 << 63)
+            return Attr(kind=Kind.REG, inum=inum, uid=1 << 32)
         return Attr(kind=Kind.REG, inum=inum, size=int.from_bytes(self.reader.read(inum % 1000, 1), "little"))
 
     def layout(self, tree: int, inum: int, stream: int) -> tuple[Layout, ...]:

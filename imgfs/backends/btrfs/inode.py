@@ -10,6 +10,7 @@ import os
 import struct
 from typing import Final
 
+from imgfs.backends._times import BEYOND, EARLIEST, LATEST, nanoseconds
 from imgfs.errors import Malformed
 from imgfs.limits import MAX_SIZE
 from imgfs.model import Attr, Kind
@@ -60,11 +61,14 @@ def attr_of(number: int, data: bytes, at: int, sector: int) -> Attr:
     if kind is None or mode >> 16 or size > MAX_SIZE or (generation | stored + sector) >> _FIELD:
         raise Malformed(f"inode {number}: mode {mode:#o}, size {size}, {stored} bytes stored")
     damaged = ""
-    m_ns, a_ns, c_ns = m_s * _SECOND + m_n, a_s * _SECOND + a_n, c_s * _SECOND + c_n
+    m_ns: int | None = m_s * _SECOND + m_n
+    a_ns: int | None = a_s * _SECOND + a_n
+    c_ns: int | None = c_s * _SECOND + c_n
     b_ns: int | None = b_s * _SECOND + b_n
-    if not -MAX_SIZE <= min(m_ns, a_ns, c_ns, b_ns or 0) <= max(m_ns, a_ns, c_ns, b_ns or 0) <= MAX_SIZE:
-        m_ns, a_ns, c_ns, b_ns = (_bounded(ns) for ns in (m_ns, a_ns, c_ns, b_ns or 0))
-        damaged = "times beyond what can be shown"
+    if not EARLIEST <= min(m_s, a_s, c_s, b_s) <= max(m_s, a_s, c_s, b_s) < LATEST:
+        m_ns, a_ns = nanoseconds(m_s, m_n), nanoseconds(a_s, a_n)
+        c_ns, b_ns = nanoseconds(c_s, c_n), nanoseconds(b_s, b_n)
+        damaged = BEYOND
     return Attr(
         kind=kind,
         inum=number,
@@ -82,10 +86,6 @@ def attr_of(number: int, data: bytes, at: int, sector: int) -> Attr:
         rdev=os.makedev(rdev >> 20 & 0xFFF, rdev & 0xF_FFFF) if kind in _DEVICES else 0,
         damaged=damaged,
     )
-
-
-def _bounded(ns: int) -> int:
-    return max(-MAX_SIZE, min(MAX_SIZE, ns))
 
 
 def flags_of(data: bytes) -> int:

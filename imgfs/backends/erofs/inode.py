@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from imgfs.backends._times import BEYOND, nanoseconds
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_SIZE
 from imgfs.model import Attr, Kind
@@ -39,7 +40,7 @@ class Inode(NamedTuple):
     uid: int
     gid: int
     nlink: int
-    made_ns: int
+    made_ns: int | None  # None: it cannot be shown
     xattr_at: int
     behind: int
 
@@ -109,11 +110,11 @@ class Inodes:
             raise Malformed(f"inode {number}: mode {mode:#o}", start=at + 4, stop=at + 6)
         if form & 1:
             raw = self._metadata.read(at, _EXTENDED.size)
-            _, _, _, _, size, word, _, uid, gid, seconds, nanoseconds, nlink = _EXTENDED.unpack(raw)
+            _, _, _, _, size, word, _, uid, gid, seconds, rest, nlink = _EXTENDED.unpack(raw)
             if size > MAX_SIZE:
                 raise Malformed(f"inode {number}: {size} bytes", start=at + 8, stop=at + 16)
             seconds -= (seconds >> 63) << 64  # signed
-            made = min(max(seconds, -(1 << 33)), 1 << 33) * 10**9 + nanoseconds % 10**9
+            made = nanoseconds(seconds, rest % 10**9)
             length = 64
         else:
             nlink, size = struct.unpack_from("<HI", raw, 6)
@@ -151,4 +152,5 @@ def attr_of(inode: Inode, block: int) -> Attr:
         nlink=inode.nlink,
         m_ns=inode.made_ns,
         rdev=device(inode.word) if inode.kind in _DEVICES else 0,
+        damaged=BEYOND if inode.made_ns is None else "",
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from imgfs.backends._crc32c import crc32c
+from imgfs.backends._times import nanoseconds
 from imgfs.errors import EvidenceError, Malformed, NotMine, NotSupported
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Superblock:
     block: int
     folder_block: int
     root: int
-    made_ns: int
+    made_ns: int | None
     size: int
     meta_at: int
     xattr_at: int
@@ -63,7 +64,7 @@ def read_superblock(reader: Reader) -> Superblock:
         raise NotMine("erofs")
     raw = reader.read(AT, 128)
     (
-        magic, checksum, compat, bits, _, root, _, seconds, nanoseconds, blocks, meta, xattr, unique, label,
+        magic, checksum, compat, bits, _, root, _, seconds, rest, blocks, meta, xattr, unique, label,
         incompat, _, devices, slot, folder_bits, prefixes, prefixes_at, packed,
     ) = _FORM.unpack_from(raw)  # fmt: skip
     if magic != MAGIC:
@@ -87,7 +88,7 @@ def read_superblock(reader: Reader) -> Superblock:
         block=block,
         folder_block=block << folder_bits,
         root=root,
-        made_ns=min(seconds, 1 << 33) * 10**9 + nanoseconds % 10**9,
+        made_ns=nanoseconds(seconds, rest % 10**9),
         size=blocks * block,
         meta_at=meta * block,
         xattr_at=xattr * block,

@@ -44,7 +44,6 @@ KIND_OF_TYPE: Final = {
 _DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
 _RARE: Final = INLINE | ENCRYPTED
 _SECOND: Final = 10**9
-_LATEST: Final = (1 << 63) - 1
 _EPOCH: Final = (1 << 32) * _SECOND  # what one of the two epoch bits of a time is worth
 
 
@@ -172,9 +171,9 @@ def attr_of_fields(number: int, fields: Fields, tables: Tables, inum: int, *, de
             damaged = damaged or FSCRYPT
     if number in tables.bad:
         damaged = damaged or f"inode {number}: its checksum differs"
-    a_ns: int | None = atime * _SECOND
-    c_ns: int | None = ctime * _SECOND
-    m_ns: int | None = mtime * _SECOND
+    a_ns = atime * _SECOND
+    c_ns = ctime * _SECOND
+    m_ns = mtime * _SECOND
     b_ns: int | None = None
     if extra and extra <= sb.inode_size - 128:
         if extra >= 8:
@@ -187,13 +186,6 @@ def attr_of_fields(number: int, fields: Fields, tables: Tables, inum: int, *, de
             b_ns = crtime * _SECOND
             if extra >= 24:
                 b_ns += (crtime_extra & 3) * _EPOCH + (crtime_extra >> 2)
-    if (
-        ctime_extra | mtime_extra | atime_extra | crtime_extra
-    ) & 2:  # ext4 counts to 2446, nanoseconds to 2262
-        times = [None if ns is not None and ns > _LATEST else ns for ns in (a_ns, c_ns, m_ns, b_ns)]
-        if times != [a_ns, c_ns, m_ns, b_ns]:
-            damaged = damaged or f"inode {number}: a time after 2262 is not shown"
-            a_ns, c_ns, m_ns, b_ns = times
     return Attr(
         kind=kind,
         inum=inum,

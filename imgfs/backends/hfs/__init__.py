@@ -13,6 +13,7 @@ BACKEND = Backend(
     rank=30,
     signatures=tuple(Signature(HEADER_AT, magic) for magic in (b"H+", b"HX", b"BD")),
     open=open_hfs,
-    supports="resource forks, files in zlib, LZVN, LZFSE, hard links, extended attributes; no deleted files",
-    truth=("peer", "tsk", "corpus"),
+    supports="resource forks, files in zlib, LZVN, LZFSE, hard links, extended attributes, Finder's "
+    "information; unreplayed journals said; no deleted files",
+    truth=("kernel", "peer", "tsk", "corpus"),
 )

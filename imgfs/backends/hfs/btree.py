@@ -122,7 +122,7 @@ class BTree:
 
     def _leaves(self, number: int, target: Any) -> Iterator[Record | str]:
         seen: set[int] = set()
-        below = target is not None
+        below, first = target is not None, 0
         while number:
             if number in seen:
                 yield f"{self._what}: node {number} follows itself"
@@ -136,7 +136,9 @@ class BTree:
             if node.kind != _LEAF:
                 yield f"{self._what}: node {number} among the leaves is none"
                 return
-            for index in range(len(node.offsets) - 1):
+            if below:
+                first = self._not_below(node, number, target)
+            for index in range(first, len(node.offsets) - 1):
                 try:
                     start, body, stop = self._parts(node, number, index)
                 except EvidenceError as why:
@@ -147,7 +149,22 @@ class BTree:
                         continue
                     below = False
                 yield node.data, start, body, stop
-            number = node.next
+            number, first = node.next, 0
+
+    def _not_below(self, node: _Node, number: int, target: Any) -> int:
+        """Return the first record of a leaf whose key is not below; 0 when one on the way is damaged."""
+        low, high = 0, len(node.offsets) - 1
+        try:
+            while low < high:
+                middle = (low + high) // 2
+                start, body, _ = self._parts(node, number, middle)
+                if self.key(node.data, start, body) < target:
+                    low = middle + 1
+                else:
+                    high = middle
+        except EvidenceError:
+            return 0
+        return low
 
     def _node(self, number: int) -> _Node:
         node = self._kept.get(number)

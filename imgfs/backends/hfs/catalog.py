@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from imgfs.backends.hfs.btree import BTree
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Reader
     from imgfs.backends.hfs.btree import Record
-    from imgfs.backends.hfs.volume import Rows
+    from imgfs.backends.hfs.volume import Rows, Volume
 
 ROOT: Final = 2
 FOLDER, FILE, FOLDER_THREAD, FILE_THREAD = 1, 2, 3, 4
@@ -41,13 +41,14 @@ _KINDS: Final = {1: Kind.FIFO, 2: Kind.CHR, 6: Kind.BLK, 10: Kind.LNK, 12: Kind.
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file or folder. ``extra`` says that the attributes tree knows more of it."""
+    """A file or folder. ``extra``: the attributes tree has more of it; ``finder``: what the Finder keeps."""
 
     attr: Attr
     data: Fork
     resource: Fork
     compressed: bool = False
     extra: bool = False
+    finder: bytes = b""
 
 
 _NONE: Final = Fork(0, 0, ())
@@ -56,10 +57,10 @@ _NONE: Final = Fork(0, 0, ())
 class Catalog:
     """The catalog tree of one volume."""
 
-    def __init__(self, reader: Reader, rows: Rows, fork: Fork, block: int, *, extended: bool) -> None:
-        self._block = block
+    def __init__(self, reader: Reader, rows: Rows, fork: Fork, volume: Volume) -> None:
+        self._block, self._linux = volume.block, volume.linux
         self._tree = BTree(reader, rows, fork.size, "catalog", self._key)
-        self._binary = extended and self._tree.compare == _BINARY
+        self._binary = volume.extended and self._tree.compare == _BINARY
         self._private: dict[bytes, int] = {}
 
     def label(self) -> str:
@@ -146,10 +147,16 @@ class Catalog:
             a_ns=_time(accessed),
             c_ns=_time(changed),
             b_ns=_time(born),
-            rdev=os.makedev(special >> 24, special & 0xFFFFFF) if device else 0,
+            rdev=self._device(special) if device else 0,
         )
         compressed = shape == Kind.REG and bool(owner_flags & _COMPRESSED)
-        return Item(attr, data, resource, compressed, bool(flags & _HAS_ATTRIBUTES))
+        extra = bool(flags & _HAS_ATTRIBUTES)
+        return Item(attr, data, resource, compressed, extra, node[at + 48 : at + 80])
+
+    def _device(self, special: int) -> int:
+        """Return a device number. Linux keeps its own form of 12 and 20 bits, not Apple's of 8 and 24."""
+        minor = 20 if self._linux else 24
+        return os.makedev(special >> minor, special & (1 << minor) - 1)
 
     def linked(self, item: Item) -> Item:
         """Return the item with the number of links, if it is where hard links lead."""
@@ -254,7 +261,7 @@ def _time(seconds: int) -> int | None:
 
 def _with(item: Item, **changes: object) -> Item:
     attr = with_fields(item.attr, **changes)
-    return Item(attr, item.data, item.resource, item.compressed, item.extra)
+    return replace(item, attr=attr)
 
 
 def with_fields(attr: Attr, **changes: object) -> Attr:

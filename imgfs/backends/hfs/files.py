@@ -47,6 +47,7 @@ _SPECIAL: Final = {
     b"$AttributesFile": ATTRIBUTES,
 }
 _OPTIONAL: Final = {STARTUP, ATTRIBUTES}
+_FINDER: Final = b"com.apple.FinderInfo"
 
 
 class HfsFiles:
@@ -59,7 +60,7 @@ class HfsFiles:
         self._extended = Extended(reader, volume, self._rows)
         fork = volume.forks[CATALOG]
         rows = self._rows(CATALOG, 0, fork)
-        self._catalog = Catalog(reader, rows, fork, volume.block, extended=volume.extended)
+        self._catalog = Catalog(reader, rows, fork, volume)
         self._listings = Listings(self._entries)
         self.info = FilesInfo(
             type="hfsx" if volume.extended else "hfs+",
@@ -68,6 +69,7 @@ class HfsFiles:
             size=volume.block * volume.blocks,
             label=self._catalog.label(),
             uuid=volume.uuid,
+            notes=volume.notes,
         )
 
     def list(self, tree: int, inum: int, cursor: int, limit: int) -> Page:
@@ -111,8 +113,10 @@ class HfsFiles:
         return read_rows(self._reader, self._rows(inum, 0, item.data), 0, size)
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
-        """Return extended attributes."""
-        return self._extended.xattrs(self._item(tree, inum))
+        """Return extended attributes, and what the catalog keeps for the Finder as macOS shows it."""
+        item = self._item(tree, inum)
+        finder = item.finder if item.attr.kind in {Kind.REG, Kind.DIR} else b""
+        return ({_FINDER: finder} if any(finder) else {}) | self._extended.xattrs(item)
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes of compressed content."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from imgfs.backends.hfs import journal
 from imgfs.errors import Malformed, NotMine, NotSupported
 from imgfs.limits import MAX_RUNS, MAX_SIZE
 from imgfs.model import LOST
@@ -26,9 +29,12 @@ Rows = list[tuple[int, int, int]]  # logical, length, target
 HEADER_AT: Final = 1024
 EXTENTS, CATALOG, BAD_BLOCKS, ALLOCATION, STARTUP, ATTRIBUTES = 3, 4, 5, 6, 7, 8  # CNIDs of special files
 _FORKS_AT: Final = {ALLOCATION: 112, EXTENTS: 192, CATALOG: 272, ATTRIBUTES: 352, STARTUP: 432}
+_UNMOUNTED, _INCONSISTENT, _JOURNALED = 0x100, 0x800, 0x2000  # attributes of the volume
+_LINUX: Final = b"H+Lx"  # the system that mounted it last
 _NAMESPACE: Final = UUID("b3e20f39-f292-11d6-97a4-00306543ecac")  # the one macOS and blkid hash under
 _FORK: Final = struct.Struct(">QII16I")
 _EXTENTS: Final = struct.Struct(">16I")
+_LOGICAL: Final = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,18 @@ class Fork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """Geometry of a volume. Units: ``block`` and ``held`` (what the source has of it) bytes."""
+    """Geometry of a volume. Units: ``block`` and ``held`` (what the source has of it) bytes.
+
+    ``linux``: Linux mounted it last, which keeps device numbers its own way.
+    """
 
     extended: bool
     block: int
     blocks: int
     held: int
     uuid: str
+    linux: bool
+    notes: tuple[str, ...]
     forks: dict[int, Fork]
 
 
@@ -70,14 +81,30 @@ def read_volume(reader: Reader) -> Volume:
     block, blocks = struct.unpack_from(">II", header, 40)
     if block < 512 or block & block - 1 or block > 1 << 30:
         raise Malformed(f"blocks of {block} bytes", start=HEADER_AT + 40, stop=HEADER_AT + 44)
+    held = min(block * blocks, reader.size)
     return Volume(
         extended=header[:2] == b"HX",
         block=block,
         blocks=blocks,
-        held=min(block * blocks, reader.size),
+        held=held,
         uuid=_uuid(header[104:112]),
+        linux=header[8:12] == _LINUX,
+        notes=_notes(reader, header, block, held),
         forks={number: fork_at(header, at) for number, at in _FORKS_AT.items()},
     )
+
+
+def _notes(reader: Reader, header: bytes, block: int, held: int) -> tuple[str, ...]:
+    """Say what state the last mount left."""
+    attributes, _, info = struct.unpack_from(">III", header, 4)
+    notes: tuple[str, ...] = ()
+    if attributes & _INCONSISTENT:
+        notes += ("the volume is marked as inconsistent: its catalog may be wrong",)
+    if attributes & _JOURNALED:
+        notes += journal.said(reader, info * block, held)
+    elif not attributes & _UNMOUNTED:
+        notes += ("the volume was not unmounted: what was written last may be missing",)
+    return notes
 
 
 def _uuid(unique: bytes) -> str:
@@ -151,7 +178,10 @@ def read_rows(reader: Reader, rows: Rows, start: int, length: int) -> bytes:
         return reader.read(rows[0][2] + start, length)
     parts: list[bytes] = []
     stop = start + length
-    for logical, run, target in rows:
+    for index in range(max(bisect_right(rows, start, key=_LOGICAL) - 1, 0), len(rows)):
+        logical, run, target = rows[index]
+        if logical >= stop:
+            break
         low, high = max(start, logical), min(stop, logical + run)
         if low >= high:
             continue

@@ -165,12 +165,12 @@ def rows_of(volume: Volume, icb: Icb, *, copy: int = 0) -> list[Row]:
             if len(held) == 1:
                 return [(0, length, held[0][1])]
     rows: list[Row] = []
-    at, data, seen = 0, icb.data, set[tuple[int, int]]()
+    at, recorded, data, seen = 0, 0, icb.data, set[tuple[int, int]]()
     ref = icb.ref
     while data and at < icb.size:
         following: Address | None = None
         for start in range(0, len(data) - width + 1, width):
-            address, recorded = _descriptor(data, start, form, ref)
+            address, known = _descriptor(data, start, form, ref)
             length = address.length & 0x3FFF_FFFF
             kind = address.length >> 30
             if not length or at >= icb.size:
@@ -181,9 +181,10 @@ def rows_of(volume: Volume, icb: Icb, *, copy: int = 0) -> list[Row]:
             take = min(length, icb.size - at)
             if kind != RECORDED:
                 _put(rows, at, take, HOLE)
-            elif recorded < length:
+            elif known < length:
                 _put(rows, at, take, LOST)  # compressed: no revision of UDF knows how
             else:
+                recorded += -(-length // volume.block)
                 logical = at
                 for part, target in volume.runs(address.ref, address.block, take, copy):
                     _put(rows, logical, part, target)
@@ -199,10 +200,11 @@ def rows_of(volume: Volume, icb: Icb, *, copy: int = 0) -> list[Row]:
         try:
             data = _continued(volume, following)
         except EvidenceError:
-            break  # what it would say is LOST
+            recorded = -1  # what it would say is LOST
+            break
         ref = following.ref
-    if at < icb.size:
-        _put(rows, at, icb.size - at, LOST)
+    if at < icb.size:  # Linux forgets the hole at the end of many extents: then no recorded block is missing
+        _put(rows, at, icb.size - at, HOLE if recorded == icb.blocks else LOST)
     return rows
 
 

@@ -131,7 +131,7 @@ class Clock:
             return None
         seconds = since // timedelta(seconds=1)
         found = seconds * 10**9 + (centis * 10_000 + hundreds * 100 + micros) * 1000
-        return found if -(1 << 63) <= found < 1 << 63 else None
+        return found if -(1 << 63) <= found < 1 << 64 else None
 
 
 def clock_of(zone: str) -> tuple[Clock, str]:

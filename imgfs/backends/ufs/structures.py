@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._times import nanoseconds
 from imgfs.errors import Malformed, NotFound, NotMine
 from imgfs.model import Attr, Kind
 
@@ -203,6 +204,4 @@ def read_inode(tables: Tables, inum: int) -> Inode:
 
 
 def _time(seconds: int, nano: int) -> int | None:
-    if (not seconds and not nano) or not -(1 << 33) <= seconds < 1 << 33 or not 0 <= nano < 10**9:
-        return None
-    return int(seconds) * 10**9 + int(nano)
+    return nanoseconds(seconds, nano) if 0 <= nano < 10**9 else None

@@ -61,7 +61,6 @@ KIND_OF_TYPE: Final = {
     8: Kind.CHR,  # a white-out
 }
 _SECOND: Final = 10**9
-_LATEST: Final = (1 << 63) - 1
 _ALL: Final = (1 << 64) - 1
 _BIG_EPOCH: Final = (1 << 31) * _SECOND  # bigtime counts nanoseconds from 1901 on
 _LOW: Final = 0xFFFF_FFFF
@@ -176,20 +175,12 @@ def attr_of_fields(number: int, fields: Fields, data: bytes, at: int, volume: Vo
         if kind in (Kind.CHR, Kind.BLK):
             core = CORE if version > 2 else OLD_CORE
             rdev = _device(int.from_bytes(data[at + core : at + core + 4], "big"))
-    a_ns: int | None
-    m_ns: int | None
-    c_ns: int | None
     b_ns: int | None = None
     if flags2 & BIGTIME:
         a_ns = (atime & _ALL) - _BIG_EPOCH
         m_ns = (mtime & _ALL) - _BIG_EPOCH
         c_ns = (ctime & _ALL) - _BIG_EPOCH
         b_ns = (crtime & _ALL) - _BIG_EPOCH
-        if atime | mtime | ctime | crtime < 0:  # behind 2193: it counts to 2486, nanoseconds to 2262
-            times = [None if ns > _LATEST else ns for ns in (a_ns, m_ns, c_ns, b_ns)]
-            if None in times:
-                damaged = damaged or f"inode {number}: a time after 2262 is not shown"
-                a_ns, m_ns, c_ns, b_ns = times
     else:
         a_ns = (atime >> 32) * _SECOND + (atime & _LOW)
         m_ns = (mtime >> 32) * _SECOND + (mtime & _LOW)
