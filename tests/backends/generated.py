@@ -118,7 +118,7 @@ LIMITS: dict[str, Limits] = {
     ),
     "iso9660-bridge": dataclasses.replace(  # with Joliet and UDF, as genisoimage writes them
         _UNIX, name_units=60, planes=False, sparse=False, file_bytes=64 << 20, grain=_SECONDS, earliest=0,
-        latest=(1 << 31) - 1, forbidden="*/:;?\\", special_links=False, cases=False, symlink=200,
+        latest=(1 << 31) - 1, forbidden=WINDOWS + ";\x7f", special_links=False, cases=False, symlink=200,
     ),
     "udf": dataclasses.replace(_UNIX, name_bytes=254, name_units=127, file_bytes=64 << 20, grain=1000),
     "hfsplus": dataclasses.replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,13 @@ from tests.backends.generated import make
 from tests.backends.seen import look
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
     from tests.backends.seen import Seen
+
+    Trees = Callable[[int], tuple[Path, dict[bytes, Seen]]]
 
 KERNEL = Rules(holes=False, blocks=False, times="m")  # one time is recorded; the kernel counts other blocks
 
@@ -23,6 +30,17 @@ def packed(folder: Path, limits: str, files: int = 0) -> dict[bytes, Seen]:
     made = make(folder, files=files, limits=limits)
     assert not [what for what in made.refused if what.startswith("name")]
     return look(folder)
+
+
+def packer(limits: str, factory: pytest.TempPathFactory) -> Trees:
+    """Return how to come by a tree of a number of files, made once, and what is in it."""
+
+    @cache
+    def tree(files: int) -> tuple[Path, dict[bytes, Seen]]:
+        folder = factory.mktemp("packed") / "tree"
+        return folder, packed(folder, limits, files)
+
+    return tree
 
 
 def kept(folder: Path) -> dict[bytes, bytes | None]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,16 +11,13 @@ from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
 from tests.backends.compared import SOURCE, same
 from tests.backends.kernel import shown
-from tests.backends.romimages import KERNEL, kept, packed
+from tests.backends.romimages import KERNEL, kept, packer
 from tests.backends.tskimages import many, need, plant, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.backends.seen import Seen
-
-    Trees = Callable[[int], tuple[Path, dict[bytes, Seen]]]
+    from tests.backends.romimages import Trees
 
 WAYS: dict[str, tuple[str, ...]] = {
     "plain": (),
@@ -50,14 +46,7 @@ LARGE = ("plain", "lz4", "lz4hc-big", "tails", "chunks")
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
-    """Return how to come by a tree of a number of files, and what is in it."""
-
-    @cache
-    def tree(files: int) -> tuple[Path, dict[bytes, Seen]]:
-        folder = tmp_path_factory.mktemp("packed") / "tree"
-        return folder, packed(folder, "erofs", files)
-
-    return tree
+    return packer("erofs", tmp_path_factory)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,17 +13,14 @@ from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, open_files, walk
 from tests.backends.compared import SOURCE, same
 from tests.backends.kernel import shown
-from tests.backends.romimages import KERNEL, kept, packed
+from tests.backends.romimages import KERNEL, kept, packer
 from tests.backends.seen import look
 from tests.backends.tskimages import many, need, plant, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.backends.seen import Seen
-
-    Trees = Callable[[int], tuple[Path, dict[bytes, Seen]]]
+    from tests.backends.romimages import Trees
 PACKED = replace(SOURCE, grain=10**9)
 WAYS: dict[str, tuple[str, ...]] = {
     "gzip": ("-comp", "gzip"),
@@ -54,14 +50,7 @@ LARGE = ("gzip", "lzo", "lz4", "zstd")
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
-    """Return how to come by a tree of a number of files, and what is in it."""
-
-    @cache
-    def tree(files: int) -> tuple[Path, dict[bytes, Seen]]:
-        folder = tmp_path_factory.mktemp("packed") / "tree"
-        return folder, packed(folder, "squashfs", files)
-
-    return tree
+    return packer("squashfs", tmp_path_factory)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from imgfs.backends import Reader
 
+_KINDS: Final = {int(kind): kind for kind in Kind}
 _EXTENTS: Final = 4096  # records of one file: 16 TiB in pieces of 4 GiB
 
 
@@ -155,10 +156,9 @@ class IsoFiles:
         return Entry(name, attr, 0, (self._layout(parts),) if small else None)
 
     def _kind(self, record: Record, more: RockRidge) -> Kind:
-        if more.mode is not None and more.mode >> 12 in Kind._value2member_map_:
-            kind = Kind(more.mode >> 12)
-            if (kind == Kind.DIR) == bool(record.flags & DIRECTORY):
-                return kind
+        kind = None if more.mode is None else _KINDS.get(more.mode >> 12)
+        if kind is not None and (kind is Kind.DIR) == bool(record.flags & DIRECTORY):
+            return kind
         if more.link is not None:
             return Kind.LNK
         return Kind.DIR if record.flags & DIRECTORY else Kind.REG
@@ -184,6 +184,7 @@ class IsoFiles:
         if more.zipped is not None and kind == Kind.REG:
             size = more.zipped.size
         special = kind in {Kind.CHR, Kind.BLK}
+        m_ns, a_ns, c_ns, b_ns = more.times
         return Attr(
             kind=kind,
             inum=record.at,
@@ -193,10 +194,10 @@ class IsoFiles:
             uid=more.uid,
             gid=more.gid,
             nlink=more.nlink,
-            m_ns=more.times.get("m_ns", record.m_ns),
-            a_ns=more.times.get("a_ns"),
-            c_ns=more.times.get("c_ns"),
-            b_ns=more.times.get("b_ns"),
+            m_ns=record.m_ns if m_ns is None else m_ns,
+            a_ns=a_ns,
+            c_ns=c_ns,
+            b_ns=b_ns,
             rdev=_device(*more.rdev) if special else 0,
             damaged="interleaved" if record.interleaved else more.damaged,
         )

@@ -7,10 +7,10 @@ sections 5.1-5.3; IEEE P1282 RRIP 1.12, section 4.1.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends.iso9660.zisofs import Zipped, zipped
 from imgfs.errors import EvidenceError
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 SECTOR: Final = 2048
 DIRECTORY, ASSOCIATED, MORE = 0x02, 0x04, 0x80  # file flags
 _CONTINUATIONS: Final = 64  # CE entries of one record; a cycle ends here
-_SLOTS: Final = ((1, "m_ns"), (2, "a_ns"), (3, "c_ns"), (0, "b_ns"))
+_SLOTS: Final = (1, 2, 3, 0)  # which bit of TF is the time M, A, C, B
+_NO_TIMES: Final = (None, None, None, None)
+_RECORD: Final = struct.Struct("<xBI4xI4x7s3B4xB")  # up to the length of the identifier
+_PX: Final = struct.Struct("<4xI4xI4xI4xI")
 _ZONES: Final = 52  # quarters of an hour from UTC at most
 _KEPT: Final = 16_384  # stamps: the files of a directory share most of theirs
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+Times = tuple[int | None, int | None, int | None, int | None]
 
 
 @dataclass(slots=True)
@@ -39,7 +45,7 @@ class RockRidge:
     uid: int = 0
     gid: int = 0
     link: bytes | None = None
-    times: dict[str, int] = field(default_factory=dict)
+    times: Times = _NO_TIMES  # M, A, C, B
     child: int | None = None  # block of a directory moved elsewhere
     relocated: bool = False  # this is the place it was moved to
     rdev: tuple[int, int] = (0, 0)
@@ -47,8 +53,7 @@ class RockRidge:
     damaged: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """One directory record. Units: ``at`` and ``stop`` bytes of the volume, ``extent`` logical blocks."""
 
     at: int
@@ -56,7 +61,7 @@ class Record:
     extent: int
     size: int
     flags: int
-    interleaved: bool
+    interleaved: int  # 0: it is not
     m_ns: int | None
     identifier: bytes
     use: bytes
@@ -67,21 +72,20 @@ def parse(raw: bytes, at: int, here: int) -> Record | None:
     length = raw[at] if at < len(raw) else 0
     if length < 34 or at + length > len(raw):
         return None
-    body = raw[at : at + length]
-    names = body[32]
+    attributes, extent, size, stamp, flags, unit, gap, names = _RECORD.unpack_from(raw, at)
     if 33 + names > length:
         return None
-    start = 33 + names + (not names & 1)
+    start = at + 33
     return Record(
-        at=here,
-        stop=here + length,
-        extent=struct.unpack_from("<I", body, 2)[0] + body[1],
-        size=struct.unpack_from("<I", body, 10)[0],
-        flags=body[25],
-        interleaved=bool(body[26] or body[27]),
-        m_ns=short_time(body[18:25]),
-        identifier=body[33 : 33 + names],
-        use=body[start:],
+        here,
+        here + length,
+        extent + attributes,
+        size,
+        flags,
+        unit or gap,
+        short_time(stamp),
+        raw[start : start + names],
+        raw[start + names + (not names & 1) : at + length],
     )
 
 
@@ -107,17 +111,27 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
     """Return what the system use area of a record and its continuations say."""
     found = RockRidge()
     name, link, joined = bytearray(), bytearray(), False
-    area: bytes | None = record.use[skip:]
+    area = record.use[skip:]
     for _ in range(_CONTINUATIONS):
         following = None
-        for sign, body in _entries(area or b""):
-            if sign == b"CE" and len(body) >= 28:
-                following = struct.unpack_from("<I4xI4xI", body, 4)
-            elif sign == b"NM" and len(body) >= 5:
+        at, end = 0, len(area) - 3
+        while at < end:
+            sign, length = area[at : at + 2], area[at + 2]
+            if length < 4 or at + length > end + 3 or sign == b"ST":
+                break
+            body = area[at : at + length]
+            at += length
+            if sign == b"PX" and length >= 36:
+                found.mode, found.nlink, found.uid, found.gid = _PX.unpack_from(body)
+            elif sign == b"TF" and length >= 5:
+                found.times = _times(body, found.times)
+            elif sign == b"NM" and length >= 5:
                 if not body[4] & 6:
                     name += body[5:]
                 found.name = bytes(name)
-            elif sign == b"SL" and len(body) >= 5:
+            elif sign == b"CE" and length >= 28:
+                following = struct.unpack_from("<I4xI4xI", body, 4)
+            elif sign == b"SL" and length >= 5:
                 joined = _components(body[5:], link, joined=joined)
                 found.link = bytes(link)
             else:
@@ -133,22 +147,8 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
     return found
 
 
-def _entries(area: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 0
-    while at + 4 <= len(area):
-        sign, length = area[at : at + 2], area[at + 2]
-        if length < 4 or at + length > len(area) or sign == b"ST":
-            return
-        yield sign, area[at : at + length]
-        at += length
-
-
 def _apply(found: RockRidge, sign: bytes, body: bytes) -> None:
-    if sign == b"PX" and len(body) >= 36:
-        found.mode, found.nlink, found.uid, found.gid = struct.unpack_from("<I4xI4xI4xI", body, 4)
-    elif sign == b"TF" and len(body) >= 5:
-        _times(found, body)
-    elif sign == b"CL" and len(body) >= 12:
+    if sign == b"CL" and len(body) >= 12:
         (found.child,) = struct.unpack_from("<I", body, 4)
     elif sign == b"RE":
         found.relocated = True
@@ -160,17 +160,21 @@ def _apply(found: RockRidge, sign: bytes, body: bytes) -> None:
             found.damaged = found.damaged or "compressed in a way that is not known: shown as it is stored"
 
 
-def _times(found: RockRidge, body: bytes) -> None:
+@lru_cache(_KEPT)
+def _times(body: bytes, before: Times) -> Times:
+    """Return the times of a TF entry, and those of entries before it that it does not tell."""
     flags, at = body[4], 5
     width = 17 if flags & 0x80 else 7
+    known: dict[int, int] = {}
     for bit in range(7):
         if flags & 1 << bit:
             stamp = body[at : at + width]
             at += width
             value = long_time(stamp) if width == 17 else short_time(stamp)
-            for slot, name in _SLOTS:
-                if slot == bit and value is not None:
-                    found.times[name] = value
+            if value is not None:
+                known[bit] = value
+    m_ns, a_ns, c_ns, b_ns = (known.get(bit, old) for bit, old in zip(_SLOTS, before, strict=True))
+    return m_ns, a_ns, c_ns, b_ns
 
 
 def _components(body: bytes, link: bytearray, *, joined: bool) -> bool:

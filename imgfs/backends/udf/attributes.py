@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _NOBODY: Final = 0xFFFF_FFFF  # an owner that was not recorded
 _OVERFLOW: Final = 65_534  # who nobody is where numbers must be (Linux: overflowuid)
+_SIZED: Final = frozenset((Kind.REG, Kind.LNK, Kind.DIR))
+_DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
 _TIMES, _DEVICE = (5, 1), (12, 1)  # types and subtypes of extended attributes
 _AREA: Final = 1 << 16  # bytes of extended attributes that are looked at
 _LINK: Final = 16 * MAX_LINK  # bytes of a target as it is stored
@@ -40,7 +42,7 @@ def attr_of(volume: Volume, icb: Icb, clock: Clock) -> Attr:
     kind, damaged = icb.kind, ""
     size, rdev = icb.size, 0
     modified, accessed, changed, born = icb.stamps
-    if kind in {Kind.CHR, Kind.BLK} or (not born and len(icb.attributes) > 24):
+    if kind in _DEVICES or (not born and len(icb.attributes) > 24):
         for found, body in _attributes(volume, icb):
             if found == _DEVICE and len(body) >= 24:
                 rdev = os.makedev(*(number & 0xFFFFF for number in struct.unpack_from("<II", body, 16)))
@@ -57,7 +59,7 @@ def attr_of(volume: Volume, icb: Icb, clock: Clock) -> Attr:
     return Attr(
         kind=kind,
         inum=icb.number,
-        size=size if kind in {Kind.REG, Kind.LNK, Kind.DIR} else 0,
+        size=size if kind in _SIZED else 0,
         allocated=min(icb.blocks, 1 << 50) * volume.block,
         mode=mode,
         uid=_OVERFLOW if icb.uid == _NOBODY else icb.uid,

@@ -82,27 +82,26 @@ class UdfFiles:
         return read_icb(self._volume, ref, block)
 
     def _entries(self, inum: int) -> Iterator[Entry | str]:
-        icb = self._icb(0, inum)
-        for found in names(self._volume, icb):
+        volume, clock = self._volume, self._clock
+        for found in names(volume, self._icb(0, inum)):
             if isinstance(found, str):
                 yield found
-            else:
-                yield from self._described(found)
+                continue
+            name, characteristics, address = found
+            try:
+                icb = read_icb(volume, address.ref, address.block)
+                attr = attr_of(volume, icb, clock)
+            except EvidenceError as why:
+                kind = Kind.DIR if characteristics & 2 else Kind.REG
+                number = address.ref << 32 | address.block
+                yield Entry(name, Attr(kind=kind, inum=number, damaged=why.message))
+                continue
+            yield Entry(name, attr, 0, self._listed(icb) if attr.kind is Kind.REG else None)
+            if icb.streams.length & _LENGTH:
+                yield from self._with_streams(name, attr, icb)
 
-    def _described(self, found: Name) -> Iterator[Entry | str]:
-        """Yield the entry of a name and, after it, those of its streams."""
-        name, characteristics, address = found
-        try:
-            icb = read_icb(self._volume, address.ref, address.block)
-            attr = attr_of(self._volume, icb, self._clock)
-        except EvidenceError as why:
-            kind = Kind.DIR if characteristics & 2 else Kind.REG
-            number = address.ref << 32 | address.block
-            yield Entry(name, Attr(kind=kind, inum=number, damaged=why.message))
-            return
-        yield Entry(name, attr, 0, self._listed(icb) if attr.kind == Kind.REG else None)
-        if not icb.streams.length & _LENGTH:
-            return
+    def _with_streams(self, name: bytes, attr: Attr, icb: Icb) -> Iterator[Entry | str]:
+        """Yield the entries of a file's streams."""
         for number, stream in enumerate(self._streams(icb), 1):
             if isinstance(stream, str):
                 yield f"{name.decode('utf-8', 'replace')}: {stream}"

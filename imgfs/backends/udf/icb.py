@@ -35,6 +35,8 @@ KINDS: Final = {
 RECORDED, ALLOCATED, NOTHING, FOLLOWS = range(4)  # types of extents
 SHORT, LONG, EXTENDED, INLINE = range(4)  # forms of allocation descriptors
 _BLOCKS: Final = 1 << 32
+_NOWHERE: Final = Address(0, 0, 0)
+_ZEROS: Final = bytes(16)
 _MOVES: Final = 1024  # of an ICB that was rewritten on media that are written once
 _WIDTHS: Final = {SHORT: 8, LONG: 16, EXTENDED: 20}
 _SHORT: Final = struct.Struct("<II")
@@ -116,13 +118,13 @@ def _parse(raw: bytes, ref: int, block: int) -> Icb:
     if kind_of(raw) == FILE:
         fields = _FILE.unpack_from(raw)
         size, blocks, accessed, modified, changed = fields[15:20]
-        born, streams, at = b"", Address(0, 0, 0), _FILE.size
-        more = long_address(raw, 112)
+        born, streams, at = b"", _NOWHERE, _FILE.size
+        more = _NOWHERE if raw[112:128] == _ZEROS else long_address(raw, 112)
     else:
         fields = _EXTENDED.unpack_from(raw)
         size, _, blocks, accessed, modified, born, changed = fields[15:22]
-        streams, at = Address(*struct.unpack_from("<IIH", fields[23])), _EXTENDED.size
-        more = long_address(raw, 136)
+        streams, at = _NOWHERE if fields[23] == _ZEROS else long_address(fields[23], 0), _EXTENDED.size
+        more = _NOWHERE if raw[136:152] == _ZEROS else long_address(raw, 136)
     unique, attributes, descriptors = fields[-3:]
     if size > MAX_SIZE:
         raise Malformed(f"ICB {block}: {size} bytes")

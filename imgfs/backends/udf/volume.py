@@ -76,12 +76,15 @@ class Volume:
         Raises:
             EvidenceError: some of them are lost.
         """
+        runs = self.runs(ref, block, length, copy)
+        if len(runs) == 1 and runs[0][1] != LOST:
+            return self.near(runs[0][1], runs[0][0])
         parts = []
-        for size, target in self.runs(ref, block, length, copy):
+        for size, target in runs:
             if target == LOST:
                 raise Malformed(f"block {block} of partition {ref} is not on the volume")
             parts.append(self.near(target, size))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def near(self, at: int, length: int) -> bytes:
         """Return bytes of the volume, and keep those around them."""
