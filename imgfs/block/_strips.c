@@ -1,9 +1,11 @@
-/* Read and decode strips beside the event loop: threads that never hold the interpreter's lock.
+/* Read and decode, or decrypt, strips beside the event loop: threads that never hold the interpreter's lock.
  *
  * A job is one strip: bytes of a host file that are read at once, and units in them that follow each other in
  * the result. It succeeds if every unit decodes to exactly as many bytes as it should; whatever else happens,
  * the job has failed, and somebody slower says why. Decoders are those of libraries that are fuzzed (libdeflate,
  * LZ4, Zstandard), taken from the system when this module is loaded; without one its codecs are not offered.
+ *
+ * Ciphertext of AES-XTS is read to where its plaintext will be, where the processor has what _xts.c needs.
  *
  * Sources: posix_fadvise(2), eventfd(2); libdeflate.h, lz4.h, zstd.h.
  */
@@ -21,10 +23,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "_xts.h"
 
-enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, KINDS };
-static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd"};
-enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4 };
+enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, KINDS };
+static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts"};
+enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4, VECTOR = 16, AT_ONCE = 256 };
 
 /* --- libraries ----------------------------------------------------------------------------------------- */
 
@@ -63,6 +66,8 @@ static void load(void) {
     has[ZSTD] = find(one, "ZSTD_createDCtx", &zstd_new) & find(one, "ZSTD_freeDCtx", &zstd_free) &
                 find(one, "ZSTD_findFrameCompressedSize", &zstd_frame) &
                 find(one, "ZSTD_decompressDCtx", &zstd_whole) & find(one, "ZSTD_isError", &zstd_failed);
+    unsigned char key[32] = {0}, vector[VECTOR] = {0}, sector[512] = {0};
+    has[XTS] = xts_wide(key, 16, vector, 1, sizeof sector, sector);
 }
 
 /* --- one job ------------------------------------------------------------------------------------------- */
@@ -73,7 +78,8 @@ typedef struct job {
     int fd, kind, advised, right;
     int64_t offset;
     size_t stored, unit;
-    Py_buffer cuts; /* of each unit: uint32 begin, end, 1 if it is coded; checked against stored */
+    uint64_t first, step; /* number of the first sector, and from one to the next */
+    Py_buffer cuts;       /* of each unit: uint32 begin, end, 1 if it is coded; checked against stored. XTS: the key */
     Py_buffer out;
 } job;
 
@@ -130,7 +136,29 @@ static int unit(const tools *t, int kind, const unsigned char *in, size_t held, 
     return 0;
 }
 
+static int decrypted(const job *j) {
+    unsigned char vectors[AT_ONCE * VECTOR], *data = j->out.buf;
+    size_t left = (size_t)j->out.len / j->unit;
+    uint64_t number = j->first;
+    if (!whole(j->fd, data, j->stored, j->offset))
+        return 0;
+    while (left) {
+        size_t count = left < AT_ONCE ? left : AT_ONCE;
+        memset(vectors, 0, sizeof vectors);
+        for (size_t i = 0; i < count; i++, number += j->step)
+            for (int byte = 0; byte < 8; byte++)
+                vectors[i * VECTOR + (size_t)byte] = (unsigned char)(number >> 8 * byte);
+        if (!xts_wide(j->cuts.buf, (size_t)j->cuts.len / 2, vectors, count, j->unit, data))
+            return 0;
+        data += count * j->unit;
+        left -= count;
+    }
+    return 1;
+}
+
 static int decoded(const tools *t, const job *j) {
+    if (j->kind == XTS)
+        return decrypted(j);
     const uint32_t *cut = j->cuts.buf;
     size_t count = (size_t)j->cuts.len / 12, left = (size_t)j->out.len;
     unsigned char *to = j->out.buf;
@@ -281,6 +309,9 @@ static PyObject *Engine_work(PyObject *self, PyObject *none) {
 
 static int checked(const job *j) {
     const uint32_t *cut = j->cuts.buf;
+    if (j->kind == XTS)
+        return has[XTS] && (j->cuts.len == 32 || j->cuts.len == 64) && j->unit >= VECTOR && j->unit % VECTOR == 0 &&
+               j->out.len && j->stored == (size_t)j->out.len && j->stored % j->unit == 0 && j->offset >= 0;
     size_t count = (size_t)j->cuts.len / 12;
     if (j->cuts.len % 12 || !count || count > MOST_UNITS || j->kind < 0 || j->kind >= KINDS || !has[j->kind])
         return 0;
@@ -297,16 +328,19 @@ static int checked(const job *j) {
 static PyObject *Engine_submit(PyObject *self, PyObject *args) {
     Engine *e = (Engine *)self;
     long long offset;
+    unsigned long long first = 0, step = 0;
     Py_ssize_t stored, unit_;
     PyObject *cuts, *out;
     job *j = calloc(1, sizeof *j);
     if (!j)
         return PyErr_NoMemory();
-    if (!PyArg_ParseTuple(args, "KiiLnnOO", &j->number, &j->kind, &j->fd, &offset, &stored, &unit_, &cuts,
-                          &out)) {
+    if (!PyArg_ParseTuple(args, "KiiLnnOO|KK", &j->number, &j->kind, &j->fd, &offset, &stored, &unit_, &cuts, &out,
+                          &first, &step)) {
         free(j);
         return NULL;
     }
+    j->first = first;
+    j->step = step;
     j->offset = offset;
     j->stored = stored > 0 ? (size_t)stored : 0;
     j->unit = unit_ > 0 ? (size_t)unit_ : 0;
@@ -376,7 +410,8 @@ static PyMethodDef engine_methods[] = {
     {"fileno", Engine_fileno, METH_NOARGS, "Return what becomes readable when jobs are done."},
     {"work", Engine_work, METH_NOARGS, "Do jobs until `close`, without the interpreter's lock."},
     {"submit", Engine_submit, METH_VARARGS,
-     "submit(number, kind, fd, offset, stored, unit, cuts, out): add a job; `out` is its own until it is done."},
+     "submit(number, kind, fd, offset, stored, unit, cuts, out[, first, step]): add a job; `out` is its own until it\n"
+     "is done. Ciphertext: sectors of `unit` bytes, numbered from `first` in steps, and the key in place of cuts."},
     {"finished", Engine_finished, METH_NOARGS, "Return (number, right) of jobs that are done, each once."},
     {"close", Engine_close, METH_NOARGS, "Drop what waits and let threads leave `work`."},
     {NULL, NULL, 0, NULL},

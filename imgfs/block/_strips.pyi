@@ -14,6 +14,8 @@ class Engine:
         unit: int,
         cuts: bytes,
         out: bytearray,
+        first: int = 0,
+        step: int = 0,
         /,
     ) -> None: ...
     def finished(self) -> list[tuple[int, bool]]: ...

@@ -72,6 +72,11 @@ def quick(codec: Codec) -> bool:
     return sectors.FAST and codec.name in _QUICK and _bytes(codec, "iv") not in _SLOW
 
 
+def plain_key(codec: Codec) -> bytes:
+    """Return the key of a cipher whose vectors are the numbers of sectors; nothing of any other."""
+    return _bytes(codec, "key") if _bytes(codec, "iv") == b"plain64" else b""
+
+
 def decrypt(codec: Codec, sector: int, first: int, step: int, data: bytearray | memoryview) -> None:
     """Decrypt sectors in place; sector i of ``data`` has the number ``first`` + i * ``step``.
 

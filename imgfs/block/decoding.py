@@ -161,8 +161,8 @@ class Decoding:
         for piece in pieces:
             if not isinstance(piece, Coded):
                 continue
-            if stored := quick(piece):  # decrypted when it is asked for, if only its ciphertext is there
-                near.append(stored)
+            if (stored := quick(piece)) and not self._worth_ahead(piece):
+                near.append(stored)  # decrypted when it is asked for, if only its ciphertext is there
             elif not isinstance(piece.unit, Strip):
                 units[piece.unit.key] = piece.unit
             elif not self.strips.has(piece.unit):
@@ -182,6 +182,18 @@ class Decoding:
         # What is decoded natively is announced there, without a trip for it.
         native = self._native
         return near + [strip.stored for strip in strips.values() if native is None or not native.takes(strip)]
+
+    def _worth_ahead(self, piece: Coded) -> bool:
+        """Say whether threads without the interpreter's lock should decrypt a strip ahead of its reader."""
+        strip, native = piece.unit, self._native
+        if native is None or not isinstance(strip, Strip) or not native.takes(strip):
+            return False
+        return self._worth.ahead(strip, piece.length)
+
+    def quick(self, piece: Coded) -> Stored | None:
+        """Return where ciphertext is stored that is decrypted at once; not what is held or under way."""
+        unit = piece.unit
+        return None if type(unit) is Strip and self.strips.has_key(unit.key) else quick(piece)
 
     async def one(self, unit: Unit) -> Block:
         """Return one block, decoded on the loop if it is small and its bytes are at hand."""

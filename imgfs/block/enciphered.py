@@ -24,7 +24,7 @@ MARGIN: Final = 2 * _UNIT  # sectors are no larger than a unit
 class CipherMap(UnitMap):
     """A ByteSource over ciphertext in one lower source; see ``model.Enciphered``."""
 
-    __slots__ = ("_quick", "claim", "lower")
+    __slots__ = ("_quick", "claim", "key", "lower")
 
     def __init__(self, claim: Enciphered, lower: ByteSource, spec: str) -> None:
         """Take over a checked claim; see ``checked``."""
@@ -32,6 +32,7 @@ class CipherMap(UnitMap):
         self.claim = claim
         self.lower = lower
         self._quick = ciphers.quick(claim.codec)
+        self.key = ciphers.plain_key(claim.codec)
 
     @classmethod
     def checked(cls, claim: Enciphered, lowers: Sequence[ByteSource], spec: str) -> Self:
@@ -69,9 +70,9 @@ class CipherMap(UnitMap):
         claim = self.claim
         whole = stored.obj
         data = whole if ours and type(whole) is bytearray and len(whole) == len(stored) else bytearray(stored)
-        first = claim.first + index * _UNIT // claim.sector * claim.step
+        first, step = self.numbered(index)
         try:
-            ciphers.decrypt(claim.codec, claim.sector, first, claim.step, data)
+            ciphers.decrypt(claim.codec, claim.sector, first, step, data)
         except BadUnit as why:
             return why
         except ValueError as why:
@@ -125,6 +126,11 @@ class CipherMap(UnitMap):
             return unit.stored
         stored = unit.pieces[0]
         return stored if len(unit.pieces) == 1 and isinstance(stored, Stored) else None
+
+    def numbered(self, index: int) -> tuple[int, int]:
+        """Return the number of the first sector of a unit, and the step from one to the next."""
+        claim = self.claim
+        return claim.first + index * _UNIT // claim.sector * claim.step, claim.step
 
     def units(self, start: int, stop: int) -> list[Piece]:
         """Say where bytes [start, stop) lie, unit by unit; see ``UnitSource``."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from imgfs import limits
-from imgfs.block.decoding import Decoding, cut, quick
+from imgfs.block.decoding import Decoding, cut
 from imgfs.block.enciphered import MARGIN, CipherMap
 from imgfs.block.handover import Handover
 from imgfs.block.hostfile import NotCached
@@ -109,7 +109,7 @@ class Fetcher:
                 self._decoding.given(piece)
                 self._nowait += 1
                 return held
-        coded = [piece for piece in pieces if type(piece) is Coded and quick(piece) is None]
+        coded = [piece for piece in pieces if type(piece) is Coded and self._decoding.quick(piece) is None]
         if len(coded) == len(pieces) > 0:  # a read of an E01 across strips: joined, each byte copied once
             if not all(map(self._decoding.holds, coded)):
                 raise trio.WouldBlock
@@ -142,7 +142,11 @@ class Fetcher:
         """
         self._waited += 1
         pieces = source.plan(start, stop)
-        if len(pieces) == 1 and type(only := pieces[0]) is Coded and (stored := quick(only)) is not None:
+        if (
+            len(pieces) == 1
+            and type(only := pieces[0]) is Coded
+            and (stored := self._decoding.quick(only)) is not None
+        ):
             return await self._plaintext(only, stored)
         pieces = self._decoding.chosen(pieces)
         piece = pieces[0] if len(pieces) == 1 else None
@@ -156,7 +160,9 @@ class Fetcher:
             return data
         if isinstance(piece, Verified):
             return await self._verifying.verified_bytes(piece)
-        every = [piece for piece in pieces if isinstance(piece, Coded) and quick(piece) is None]
+        every = [
+            piece for piece in pieces if isinstance(piece, Coded) and self._decoding.quick(piece) is None
+        ]
         if len(every) == len(pieces) > 0:
             parts = await self._decoding.parts(every)
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -212,7 +218,7 @@ class Fetcher:
             MediaChanged: a host file changed.
         """
         source = piece.unit.source
-        if type(source) is not CipherMap or (stored := quick(piece)) is None:
+        if type(source) is not CipherMap or (stored := self._decoding.quick(piece)) is None:
             return self._decoding.held(piece)
         needed = piece.length + MARGIN
         if needed > len(self._plain):
@@ -242,9 +248,13 @@ class Fetcher:
         enciphered = [
             (piece, at, below)
             for piece, at in missing
-            if isinstance(piece, Coded) and (below := quick(piece)) is not None
+            if isinstance(piece, Coded) and (below := self._decoding.quick(piece)) is not None
         ]
-        coded = [(piece, at) for piece, at in missing if isinstance(piece, Coded) and quick(piece) is None]
+        coded = [
+            (piece, at)
+            for piece, at in missing
+            if isinstance(piece, Coded) and self._decoding.quick(piece) is None
+        ]
         verified = [(piece, at) for piece, at in missing if isinstance(piece, Verified)]
         if stored and coded:  # start decoding before waiting for the disk
             self._decoding.ahead([piece for piece, _ in coded])

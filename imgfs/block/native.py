@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Done = Callable[[bytearray | None], None]
 
 _MOST_UNITS: Final = 1024
+_KEYS: Final = (32, 64)  # bytes of a key of AES-XTS
 
 
 class NativeStrips:
@@ -52,11 +53,12 @@ class NativeStrips:
 
     def takes(self, strip: Strip) -> bool:
         """Say whether a strip is of a kind that is decoded here."""
+        source = strip.source
         return (
-            strip.source.codec.name in KINDS
-            and not isinstance(strip.source, CipherMap)
+            source.codec.name in KINDS
             and strip.stored.length <= MOST_STORED
             and len(strip.coded) <= _MOST_UNITS
+            and (not isinstance(source, CipherMap) or len(source.key) in _KEYS)
             and not self._closed
         )
 
@@ -66,15 +68,17 @@ class NativeStrips:
         None: some of it is not as it should be, see elsewhere why; or ``listen`` was cancelled.
         """
         source, stored = strip.source, strip.stored
-        cuts = array("I", bytes(12 * len(strip.coded)))
-        cuts[::3], cuts[1::3] = array("I", strip.starts), array("I", strip.ends)
-        cuts[2::3] = array("I", strip.coded)
         out = self._spares.take(strip.length)
         self._begin()
         number = self._next = self._next + 1
-        kind = KINDS[source.codec.name]
-        place = stored.file.fd, stored.offset, stored.length
-        self._engine.submit(number, kind, *place, source.unit, cuts.tobytes(), out)
+        job = number, KINDS[source.codec.name], stored.file.fd, stored.offset, stored.length
+        if isinstance(source, CipherMap):
+            self._engine.submit(*job, source.claim.sector, source.key, out, *source.numbered(strip.index))
+        else:
+            cuts = array("I", bytes(12 * len(strip.coded)))
+            cuts[::3], cuts[1::3] = array("I", strip.starts), array("I", strip.ends)
+            cuts[2::3] = array("I", strip.coded)
+            self._engine.submit(*job, source.unit, cuts.tobytes(), out)
         self._under_way[number] = done, out
 
     async def listen(self) -> None:

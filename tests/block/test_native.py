@@ -8,15 +8,16 @@ import pytest
 import trio
 
 from imgfs import limits
-from imgfs.block import native
+from imgfs.block import ciphers, native
 from imgfs.block.batches import decode_strip
 from imgfs.block.build import build
 from imgfs.block.fetch import open_fetcher
 from imgfs.block.pieces import Coded, Strip
+from imgfs.block.readahead import Readahead
 from imgfs.block.spares import Spares
 from imgfs.errors import EvidenceError
-from imgfs.model import Codec
-from tests.block.test_fetch import image, packed, units
+from imgfs.model import Codec, Enciphered
+from tests.block.test_fetch import fetched, image, packed, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,6 +155,34 @@ async def test_who_waits_when_the_session_ends_is_told(tmp_path: Path) -> None:
     source = source_of(tmp_path, stored, claim)
     async with open_fetcher() as fetcher:
         fetcher.prefetch(source, 0, source.size)  # under way, perhaps, when the fetcher closes
+
+
+@pytest.mark.skipif("aes-xts" not in native.KINDS, reason="this processor has no wide AES")
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("key", [32, 64])
+@pytest.mark.trio
+async def test_ciphertext_read_on_is_decrypted_natively(tmp_path: Path, sector: int, key: int) -> None:
+    """What the cipher makes of it in one call; the first and the last strip are cut."""
+    chance = random.Random(sector + key)
+    secret, data = chance.randbytes(key), chance.randbytes((5 << 20) + 7 * sector)
+    codec = Codec("aes-xts", {"key": secret, "iv": b"plain64"})
+    base, first, step = 3 * sector, (1 << 33) + 5, sector // 512
+    claim = Enciphered(size=len(data) - base, sector=sector, codec=codec, first=first, step=step, base=base)
+    plain = bytearray(data[base:])
+    ciphers.decrypt(codec, sector, first, step, plain)
+    OPEN.append(image(tmp_path, data))
+    source = build([claim], [OPEN[-1]], "test")
+    ahead = Readahead()
+    async with open_fetcher() as fetcher:
+        for start in range(1000, source.size, 300_000):
+            stop = min(start + 300_000, source.size)
+            if more := ahead.observe(start, stop):
+                fetcher.prefetch(source, *more)
+            assert await fetched(fetcher, source, start, stop) == plain[start:stop]
+        assert fetcher.statistics().decoded_bytes >= 2 << 20
+        for _ in range(100):
+            start, stop = sorted(chance.choices(range(source.size), k=2))
+            assert await fetched(fetcher, source, start, stop) == plain[start:stop]
 
 
 @pytest.mark.trio
