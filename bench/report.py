@@ -113,6 +113,18 @@ class Figures:
                 )
                 for peer in ("bdemount", "dislocker")
             ],
+            *[
+                (
+                    "compressed file systems",
+                    f"sequential {image} / {peer}",
+                    over(self.of(image, "imgfs", seq), self.of(image, peer, seq)),
+                    bar,
+                )
+                for image, peer, bar in (
+                    ("tree.squashfs", "squashfuse", ">= 2"),
+                    ("tree.erofs", "kernel loop", ">= 0.5"),
+                )
+            ],
             ("P9", "mount, s", self.of(raw, "imgfs", "mount"), "<= 0.5"),
             ("P9", "first ls, ms", self.of(raw, "imgfs", "first ls"), "<= 60"),
             (
