@@ -19,7 +19,6 @@ from tests.guest import packages
 
 _SUITE = "trixie"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_MIRROR = "http://deb.debian.org/debian"
 _TOOLS = ("mkapfs", "apfs-snap", "apfsck")
 _CARRIED = 1 << 20  # a disk is a whole number of these
 
@@ -54,7 +53,7 @@ def _later(folder: Path) -> list[str]:
     (folder / "archives/partial").mkdir(parents=True)
     (folder / "status").touch()
     source = folder / "later.list"
-    source.write_text(f"deb [signed-by={_KEYRING}] {_MIRROR} {_SUITE} main\n")
+    source.write_text(f"deb [signed-by={_KEYRING}] {_mirror()} {_SUITE} main\n")
     told = {
         "Dir::Etc::sourcelist": source, "Dir::Etc::sourceparts": "-", "Dir::State::lists": folder / "lists",
         "Dir::State::status": folder / "status", "Dir::Cache": folder, "Debug::NoLocking": 1,
@@ -62,6 +61,15 @@ def _later(folder: Path) -> list[str]:
     options = [word for name, value in told.items() for word in ("-o", f"{name}={value}")]
     _run("apt-get", *options, "update")
     return options
+
+
+def _mirror() -> str:
+    """Return where this machine gets its packages from."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        if line.rstrip("/").endswith("/debian"):
+            return line
+    raise RuntimeError("apt knows no mirror of Debian")
 
 
 def _unpacked(folder: Path, names: tuple[str, ...], options: list[str] | None = None) -> Path:
