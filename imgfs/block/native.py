@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Done = Callable[[bytearray | None], None]
 
 _MOST_UNITS: Final = 1024
+_PATIENCE: Final = 1.0  # seconds
 _KEYS: Final = (32, 64)  # bytes of a key of AES-XTS
 
 
@@ -41,7 +42,7 @@ class NativeStrips:
         """Decode into blocks of ``spares``; see ``open``."""
         self._engine = Engine()
         self._spares = spares
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._next = 0
         self._closed = False
         self._under_way: dict[int, tuple[Done, bytearray]] = {}  # by number of the job
@@ -93,12 +94,15 @@ class NativeStrips:
         finally:
             self._closed = True
             self._engine.close()
+            for thread in self._threads:  # at most the job under way; a disk that hangs is not waited for
+                thread.join(_PATIENCE)
+            del self._engine  # and with it its descriptor
             while self._under_way:
                 done, _ = self._under_way.popitem()[1]
                 done(None)
 
     def _begin(self) -> None:
         """Start the threads, one for each core, when the first strip comes."""
-        while self._threads < len(os.sched_getaffinity(0)):
-            self._threads += 1
-            threading.Thread(target=self._engine.work, name="strips", daemon=True).start()
+        while len(self._threads) < len(os.sched_getaffinity(0)):
+            self._threads.append(threading.Thread(target=self._engine.work, name="strips", daemon=True))
+            self._threads[-1].start()
