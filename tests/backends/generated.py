@@ -462,8 +462,9 @@ class _Tree:
             self.xattr(path or b"", "security.capability", CAPABILITY)
 
     def acl(self, path: bytes, which: str) -> None:
-        name = f"system.posix_acl_{which}"
-        self.attempt("acl", os.setxattr, os.path.join(self.root, path), name, ACL)
+        full, name = os.path.join(self.root, path), f"system.posix_acl_{which}"
+        searched = not self.root_user and os.path.isdir(full)  # its owner must be able to look into it
+        self.attempt("acl", os.setxattr, full, name, ACL[:6] + b"\7\0" + ACL[8:] if searched else ACL)
 
     def special(self, path: bytes, kind: bytes) -> None:
         full = os.path.join(self.root, path)

@@ -74,7 +74,10 @@ def test_what_was_packed_is_read(trees: Trees, tmp_path: Path, name: str) -> Non
     need("unsquashfs")
     command = ["unsquashfs", "-q", "-n", "-d", tmp_path / "out", image]
     subprocess.run(command, check=False, capture_output=True)  # fails to set what a user may not
-    same("squashfs", image, look(tmp_path / "out"), PACKED)
+    rules = (
+        PACKED if os.geteuid() == 0 else replace(PACKED, modes=False)
+    )  # it leaves out bits of users' files
+    same("squashfs", image, look(tmp_path / "out"), rules)
 
 
 @pytest.mark.slow
