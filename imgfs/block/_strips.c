@@ -447,7 +447,8 @@ static int filled(PyObject *module) {
         return -1;
     }
     Py_DECREF(kinds);
-    return PyModule_AddIntConstant(module, "MOST_STORED", MOST_STORED);
+    return PyModule_AddIntConstant(module, "MOST_STORED", MOST_STORED) |
+           PyModule_AddIntConstant(module, "MOST_UNITS", MOST_UNITS);
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, filled}, {0, NULL}};

@@ -1,5 +1,6 @@
 KINDS: dict[str, int]
 MOST_STORED: int
+MOST_UNITS: int
 
 class Engine:
     def fileno(self) -> int: ...

@@ -16,7 +16,7 @@ import trio
 from imgfs.block.enciphered import CipherMap
 
 try:
-    from imgfs.block._strips import KINDS, MOST_STORED, Engine
+    from imgfs.block._strips import KINDS, MOST_STORED, MOST_UNITS, Engine
 except ImportError:  # built without a compiler: slower, same results
     KINDS = {}
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     Done = Callable[[bytearray | None], None]
 
-_MOST_UNITS: Final = 1024
 _PATIENCE: Final = 1.0  # seconds
 _KEYS: Final = (32, 64)  # bytes of a key of AES-XTS
 
@@ -58,7 +57,7 @@ class NativeStrips:
         return (
             source.codec.name in KINDS
             and strip.stored.length <= MOST_STORED
-            and len(strip.coded) <= _MOST_UNITS
+            and len(strip.coded) <= MOST_UNITS
             and (not isinstance(source, CipherMap) or len(source.key) in _KEYS)
             and not self._closed
         )

@@ -150,11 +150,15 @@ async def test_a_file_that_ends_early_has_no_native_strips(tmp_path: Path) -> No
 
 @pytest.mark.trio
 async def test_who_waits_when_the_session_ends_is_told(tmp_path: Path) -> None:
-    contents = units(320)
-    stored, claim = packed(contents, UNIT)
-    source = source_of(tmp_path, stored, claim)
-    async with open_fetcher() as fetcher:
-        fetcher.prefetch(source, 0, source.size)  # under way, perhaps, when the fetcher closes
+    strips = strips_of(tmp_path, "zlib", units(320))
+    told: list[bytearray | None] = []
+    engine = native.NativeStrips.open(Spares())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.listen)
+        for strip in strips:
+            engine.start(strip, told.append)
+        nursery.cancel_scope.cancel()
+    assert told == [None] * len(strips)
 
 
 @pytest.mark.skipif("aes-xts" not in native.KINDS, reason="this processor has no wide AES")
