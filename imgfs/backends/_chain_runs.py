@@ -25,6 +25,7 @@ PACKED: Final = 4
 
 MAX_RUNS: Final = limits.MAX_RUNS  # of a whole chain
 MAX_ROWS: Final = 32 << 20  # compressed clusters: half the memory of a worker
+_WOVEN: Final = 8  # verbatim clusters in a row that are read with compressed ones
 MAX_LOST: Final = 1000  # ranges that are named; what is beyond is lost all the same
 
 Lost = tuple[int, int, str]
@@ -54,7 +55,18 @@ class Below:
 class Runs:
     """Runs in order, without gaps. ``rows`` are those of ``model.Packed``."""
 
-    __slots__ = ("_kinds", "_lengths", "_starts", "_targets", "_which", "limit", "lost", "rows", "unlisted")
+    __slots__ = (
+        "_kinds",
+        "_lengths",
+        "_starts",
+        "_targets",
+        "_unit",
+        "_which",
+        "limit",
+        "lost",
+        "rows",
+        "unlisted",
+    )
 
     def __init__(self, limit: int = MAX_RUNS) -> None:
         self._starts = array("q")
@@ -63,6 +75,7 @@ class Runs:
         self._kinds = array("B")
         self._which = array("H")
         self.rows = array("Q")
+        self._unit = 1  # bytes of a compressed cluster, once there is one
         self.lost: list[Lost] = []
         self.unlisted = 0  # ranges that are lost and not in ``lost``
         self.limit = limit
@@ -107,7 +120,8 @@ class Runs:
     def data(self, start: int, length: int, target: int, size: int) -> None:
         """Append verbatim bytes at ``target`` of a file of ``size`` bytes; what leaves the file is gone."""
         inside = max(0, min(length, size - target))
-        self.add(start, inside, DATA, target)
+        if not self._woven(start, inside, target):
+            self.add(start, inside, DATA, target)
         self.gone(start + inside, length - inside, "clusters beyond the end of the file")
 
     def coded(self, start: int, length: int, unit: int, offset: int, stored: int) -> None:
@@ -120,14 +134,32 @@ class Runs:
         Raises:
             TooManyRuns: there are as many as there may be.
         """
-        target = len(self.rows) // 2 * unit
-        if len(self.rows) // 2 + len(offsets) > MAX_ROWS:
+        self._unit = unit
+        if not self._rows(start, length, offsets, [count | PACKED_CODED << 32 for count in stored]):
             raise TooManyRuns(start)
+
+    def _woven(self, start: int, length: int, target: int) -> bool:
+        """Append a few verbatim clusters behind compressed ones as rows among theirs: one read for all.
+
+        Alone they would cut the reads, and the runs, at each of them.
+        """
+        unit = self._unit
+        if not self._kinds or self._kinds[-1] != PACKED or length % unit or length > _WOVEN * unit:
+            return False
+        offsets = list(range(target, target + length, unit))
+        return self._rows(start, length, offsets, [unit] * len(offsets))
+
+    def _rows(self, start: int, length: int, offsets: list[int], seconds: list[int]) -> bool:
+        """Append rows, and the run they are; False: there are as many as there may be."""
+        first = len(self.rows) // 2
+        if first + len(offsets) > MAX_ROWS:
+            return False
         words = array("Q", bytes(16 * len(offsets)))
         words[::2] = array("Q", offsets)
-        words[1::2] = array("Q", [count | PACKED_CODED << 32 for count in stored])
+        words[1::2] = array("Q", seconds)
         self.rows += words
-        self.add(start, length, PACKED, target)
+        self.add(start, length, PACKED, first * self._unit)
+        return True
 
     def give_up(self, at: int, size: int) -> None:
         """Say that nothing from ``at`` on could be told."""

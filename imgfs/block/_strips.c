@@ -27,6 +27,7 @@
 
 enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, KINDS };
 static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts"};
+enum flags { VERBATIM = 0, CODED = 1, PLAIN = 8 }; /* of a unit, as of a row of model.Packed */
 enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4, VECTOR = 16, AT_ONCE = 256 };
 
 /* --- libraries ----------------------------------------------------------------------------------------- */
@@ -79,7 +80,7 @@ typedef struct job {
     int64_t offset;
     size_t stored, unit;
     uint64_t first, step; /* number of the first sector, and from one to the next */
-    Py_buffer cuts;       /* of each unit: uint32 begin, end, 1 if it is coded; checked against stored. XTS: the key */
+    Py_buffer cuts;       /* of each unit: uint32 begin, end, flags; checked against stored. XTS: the key */
     Py_buffer out;
 } job;
 
@@ -107,16 +108,24 @@ static int inflated(const tools *t, const unsigned char *in, size_t held, unsign
     return !deflate_zlib(t->inflater, in, held, to, length, &found) && found == length;
 }
 
-static int unit(const tools *t, int kind, const unsigned char *in, size_t held, int coded, unsigned char *to,
+static int unit(const tools *t, int kind, const unsigned char *in, size_t held, uint32_t flags, unsigned char *to,
                 size_t length) {
     size_t found = 0;
+    if (flags == VERBATIM) {
+        if (held < length)
+            return 0;
+        memcpy(to, in, length);
+        return 1;
+    }
+    if (flags != CODED && (flags != PLAIN || kind != EWF))
+        return 0;
     switch (kind) {
     case ZLIB:
         return inflated(t, in, held, to, length);
     case DEFLATE:
         return !deflate_raw(t->inflater, in, held, to, length, &found) && found == length;
     case EWF:
-        if (coded)
+        if (flags == CODED)
             return inflated(t, in, held, to, length);
         if (held < length + CHECKSUM)
             return 0;
@@ -166,7 +175,7 @@ static int decoded(const tools *t, const job *j) {
         return 0;
     for (; count; count--, cut += 3) {
         size_t length = left < j->unit ? left : j->unit;
-        if (!unit(t, j->kind, t->stored + cut[0], cut[1] - cut[0], cut[2] != 0, to, length))
+        if (!unit(t, j->kind, t->stored + cut[0], cut[1] - cut[0], cut[2], to, length))
             return 0;
         to += length;
         left -= length;

@@ -13,6 +13,7 @@ from imgfs.block.pieces import Bytes, Stored, StoredUnit
 from imgfs.block.ragged import RaggedMap
 from imgfs.block.units import UnitMap
 from imgfs.errors import EvidenceError
+from imgfs.model import PACKED_CODED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -57,12 +58,16 @@ def decode_strip(strip: Strip, data: memoryview) -> Block | Exception:
     if isinstance(source, CipherMap):
         return source.decrypt(strip.index, data, ours=True)  # who decodes a strip has just read it
     decoder, parameters = DECODERS[source.codec.name], source.codec.parameters
-    lengths = chain(repeat(source.unit, len(strip.coded) - 1), (strip.length % source.unit or source.unit,))
-    cuts = zip(strip.starts, strip.ends, strip.coded, lengths, strict=True)
+    lengths = chain(repeat(source.unit, len(strip.flags) - 1), (strip.length % source.unit or source.unit,))
+    cuts = zip(strip.starts, strip.ends, strip.flags, lengths, strict=True)
     try:
-        return b"".join([decoder(data[a:b], coded, length, parameters) for a, b, coded, length in cuts])
+        parts = [
+            decoder(data[a:b], flags == PACKED_CODED, length, parameters) if flags else data[a : a + length]
+            for a, b, flags, length in cuts
+        ]
     except EvidenceError as why:
         return why
+    return b"".join(parts)
 
 
 def decode_unit(unit: StoredUnit, stored: memoryview) -> Block | Exception:

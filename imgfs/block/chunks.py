@@ -16,7 +16,7 @@ from imgfs.block.hostfile import HostFile
 from imgfs.block.pieces import Coded, Lost, Stored, StoredUnit, Strip, Zeros
 from imgfs.block.units import FEWEST, UnitMap, check_units
 from imgfs.errors import Malformed
-from imgfs.model import CODED, UNIT_HOLE, UNIT_LOST
+from imgfs.model import CODED, PACKED_CODED, PACKED_PLAIN, UNIT_HOLE, UNIT_LOST
 
 if TYPE_CHECKING:
     from array import array
@@ -141,7 +141,7 @@ class ChunkMap(UnitMap):
             stored=piece,
             starts=tuple([cut - start for cut in cuts[:-1]]),
             ends=tuple([cut - start for cut in cuts[1:]]),
-            coded=tuple([entry >= CODED for entry in entries]),
+            flags=tuple([PACKED_CODED if entry >= CODED else PACKED_PLAIN for entry in entries]),
         )
 
     def _end(self, group: int, following: int, after: int) -> int:

@@ -79,7 +79,7 @@ class Decoding:
         def done(block: bytearray | None) -> None:
             if block is not None:
                 self.stored += strip.stored.length
-                self.decoded_units += len(strip.coded)
+                self.decoded_units += len(strip.flags)
                 self.decoded_bytes += len(block)
             landed(block)
 
@@ -97,7 +97,10 @@ class Decoding:
         if block is None:
             if type(unit) is not Strip:
                 raise trio.WouldBlock
-            parts = [self.held(one) for one in narrowed(piece)]
+            below = narrowed(piece)
+            if not all(isinstance(one, Coded) for one in below):
+                raise trio.WouldBlock
+            parts = [self.held(one) for one in cast("list[Coded]", below)]
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return block if piece.length == len(block) else cut(block, piece)
 
@@ -126,7 +129,9 @@ class Decoding:
         unit = piece.unit
         if type(unit) is not Strip:
             return self.units.holds(unit.key)
-        return self.strips.holds(unit.key) or all(self.units.holds(one.unit.key) for one in narrowed(piece))
+        if self.strips.holds(unit.key):
+            return True
+        return all(isinstance(one, Coded) and self.units.holds(one.unit.key) for one in narrowed(piece))
 
     def chosen(self, pieces: Iterable[Piece]) -> list[Piece]:
         """Put units in place of strips that are neither held, nor under way, nor worth decoding whole."""
@@ -169,9 +174,8 @@ class Decoding:
                 if self._worth.ahead(piece.unit, piece.length):
                     strips[piece.unit.key] = piece.unit
                 else:
-                    units |= {
-                        one.unit.key: one.unit for one in narrowed(piece) if not isinstance(one.unit, Strip)
-                    }
+                    below = [one.unit for one in narrowed(piece) if isinstance(one, Coded)]
+                    units |= {unit.key: unit for unit in below if not isinstance(unit, Strip)}
         groups = list(batches([unit for unit in units.values() if not self.units.has(unit)]))
         for strip in strips.values():
             self.strips.prefetch([strip])
@@ -295,7 +299,7 @@ class Decoding:
             outcome = await self._strip_in_pool(strip)
         self.stored += stored.length
         if not isinstance(outcome, Exception):
-            self.decoded_units += len(strip.coded)
+            self.decoded_units += len(strip.flags)
             self.decoded_bytes += len(outcome)
         elif isinstance(outcome, EvidenceError):
             self._worth.failed(strip)
@@ -313,9 +317,8 @@ class Decoding:
             outcome = await self.handover.strip(strip)
         if isinstance(outcome, WorkerError):
             pieces = narrowed(Coded(strip, 0, strip.length))
-            await self.handover.suspects(
-                [piece.unit for piece in pieces if isinstance(piece.unit, StoredUnit)]
-            )
+            units = [piece.unit for piece in pieces if isinstance(piece, Coded)]
+            await self.handover.suspects([unit for unit in units if isinstance(unit, StoredUnit)])
             outcome = BadUnit(f"a decoder did not survive it: {outcome}")
         return outcome
 
@@ -346,14 +349,12 @@ def quick(piece: Coded) -> Stored | None:
     return source.quick(unit)
 
 
-def narrowed(piece: Coded) -> list[Coded]:
-    """Return a piece of a strip as pieces of its units."""
+def narrowed(piece: Coded) -> list[Piece]:
+    """Return a piece of a strip as pieces of its units, or of what is stored verbatim."""
     strip = piece.unit
     assert isinstance(strip, Strip)  # noqa: S101  # the callers looked
     start = strip.index * strip.source.unit + piece.skip
-    units = strip.source.units(start, start + piece.length)
-    assert all(isinstance(one, Coded) for one in units)  # noqa: S101  # what made it a strip
-    return cast("list[Coded]", units)
+    return strip.source.units(start, start + piece.length)
 
 
 def cut(block: Block, piece: Coded) -> memoryview:

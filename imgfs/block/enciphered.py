@@ -9,6 +9,7 @@ from imgfs.block import ciphers
 from imgfs.block.pieces import Coded, Stored, StoredUnit, Strip
 from imgfs.block.units import UnitMap
 from imgfs.errors import BadUnit, Malformed
+from imgfs.model import PACKED_CODED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,5 +166,5 @@ class CipherMap(UnitMap):
             stored=piece,
             starts=tuple(range(0, until - at, _UNIT)),
             ends=tuple(ends),
-            coded=(True,) * len(ends),
+            flags=(PACKED_CODED,) * len(ends),
         )

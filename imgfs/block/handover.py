@@ -13,6 +13,7 @@ import trio
 from imgfs.block.hostfile import NotCached
 from imgfs.block.pieces import Stored
 from imgfs.errors import BadUnit, WorkerError
+from imgfs.model import PACKED_CODED, PACKED_PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +44,7 @@ class Slot(Protocol):
         codec: Codec,
         starts: Sequence[int],
         stops: Sequence[int],
-        coded: Sequence[bool],
+        flags: Sequence[int],
         lengths: Sequence[int],
     ) -> dict[int, str]:
         """Decode units of ``stored``, one behind the other; return what failed and why, by number.
@@ -104,10 +105,10 @@ class Handover:
         except WorkerError:
             return None
         unit = strip.source.unit
-        lengths = [*repeat(unit, len(strip.coded) - 1), strip.length % unit or unit]
+        lengths = [*repeat(unit, len(strip.flags) - 1), strip.length % unit or unit]
         try:
             await self._fill(strip.stored, slot)
-            failed = await slot.decode(strip.source.codec, strip.starts, strip.ends, strip.coded, lengths)
+            failed = await slot.decode(strip.source.codec, strip.starts, strip.ends, strip.flags, lengths)
             return BadUnit(failed[min(failed)]) if failed else self._copied(slot.decoded[: strip.length])
         except WorkerError as why:
             return why
@@ -133,7 +134,8 @@ class Handover:
             stored = unit.pieces[0]
             assert isinstance(stored, Stored)  # noqa: S101  # what made it part of a strip
             await self._fill(stored, slot)
-            await slot.decode(unit.codec, [0], [stored.length], [unit.coded], [unit.length])
+            flags = PACKED_CODED if unit.coded else PACKED_PLAIN
+            await slot.decode(unit.codec, [0], [stored.length], [flags], [unit.length])
         except WorkerError:
             return None if await slot.killed() else True
         finally:

@@ -57,7 +57,7 @@ class NativeStrips:
         return (
             source.codec.name in KINDS
             and strip.stored.length <= MOST_STORED
-            and len(strip.coded) <= MOST_UNITS
+            and len(strip.flags) <= MOST_UNITS
             and (not isinstance(source, CipherMap) or len(source.key) in _KEYS)
             and not self._closed
         )
@@ -75,9 +75,9 @@ class NativeStrips:
         if isinstance(source, CipherMap):
             self._engine.submit(*job, source.claim.sector, source.key, out, *source.numbered(strip.index))
         else:
-            cuts = array("I", bytes(12 * len(strip.coded)))
+            cuts = array("I", bytes(12 * len(strip.flags)))
             cuts[::3], cuts[1::3] = array("I", strip.starts), array("I", strip.ends)
-            cuts[2::3] = array("I", strip.coded)
+            cuts[2::3] = array("I", strip.flags)
             self._engine.submit(*job, source.unit, cuts.tobytes(), out)
         self._under_way[number] = done, out
 

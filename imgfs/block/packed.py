@@ -5,7 +5,8 @@ The table stays the bytes that came from the worker, and is checked row by row w
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import compress, repeat
+from operator import not_
 from typing import TYPE_CHECKING, Final, Self
 
 from imgfs import limits
@@ -25,6 +26,8 @@ _FLAGS: Final = 32  # bits the flags are shifted by in the second word of a row
 # A strip is one read. What lies between its units is read too: alignment, tables, units of elsewhere.
 _GAPS: Final = 1 * limits.MIB
 _DECODED: Final = (PACKED_CODED, PACKED_PLAIN)
+_VERBATIM: Final = 0  # what no flag says
+_IN_STRIPS: Final = {*_DECODED, _VERBATIM}
 
 
 class PackedMap(UnitMap):
@@ -105,8 +108,11 @@ class PackedMap(UnitMap):
         count = len(starts)
         lengths = [word & _LENGTH for word in words[1::2]]
         flags = [word >> _FLAGS for word in words[1::2]]
-        if count < FEWEST or not set(flags).issubset(_DECODED) or not all(lengths):
+        kinds = set(flags)
+        if count < FEWEST or not kinds.issubset(_IN_STRIPS) or kinds == {_VERBATIM} or not all(lengths):
             return None
+        if _VERBATIM in kinds and min(compress(lengths, map(not_, flags))) < self.unit:
+            return None  # too short, or perhaps the last
         lengths = list(map(min, lengths, repeat(self._longest)))
         ends = [start + length for start, length in zip(starts, lengths, strict=True)]
         start, stop = min(starts), max(ends)
@@ -124,5 +130,5 @@ class PackedMap(UnitMap):
             stored=piece,
             starts=tuple([begin - start for begin in starts]),
             ends=tuple([end - start for end in ends]),
-            coded=tuple([flag == PACKED_CODED for flag in flags]),
+            flags=tuple(flags),
         )

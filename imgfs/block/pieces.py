@@ -116,7 +116,8 @@ class Strip:
 
     Sequential reading costs the loop one piece per strip instead of one per unit. Where little of a
     strip is wanted, or it does not decode as a whole, its units stand for it (``UnitSource.units``).
-    Unit i lies in bytes [starts[i], ends[i]) of ``stored``; ``coded`` says as StoredUnit's.
+    Unit i lies in bytes [starts[i], ends[i]) of ``stored``; its flags are those of a row of ``model.Packed``:
+    PACKED_CODED, PACKED_PLAIN or, stored verbatim, none.
     """
 
     key: int
@@ -126,7 +127,7 @@ class Strip:
     stored: Stored
     starts: tuple[int, ...]
     ends: tuple[int, ...]
-    coded: tuple[bool, ...]
+    flags: tuple[int, ...]
 
 
 class SummedSource(ByteSource, Protocol):

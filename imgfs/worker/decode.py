@@ -15,6 +15,7 @@ from imgfs import limits
 from imgfs.block.codecs import DECODERS
 from imgfs.block.unpacking import LIBRARIES
 from imgfs.errors import EvidenceError
+from imgfs.model import PACKED_CODED
 from imgfs.worker import wire
 
 if TYPE_CHECKING:
@@ -45,10 +46,15 @@ def _decoded(memory: memoryview, request: wire.DecodeRequest) -> wire.DecodeRepl
     decoder, parameters = DECODERS[request.codec.name], request.codec.parameters
     failed: dict[int, str] = {}
     at = 0
-    rows = zip(request.starts, request.stops, request.coded, request.lengths, strict=True)
-    for index, (start, stop, coded, length) in enumerate(rows):
+    rows = zip(request.starts, request.stops, request.flags, request.lengths, strict=True)
+    for index, (start, stop, flags, length) in enumerate(rows):
         try:
-            decoded[at : at + length] = decoder(stored[start:stop], coded, length, parameters)
+            if flags:
+                decoded[at : at + length] = decoder(
+                    stored[start:stop], flags == PACKED_CODED, length, parameters
+                )
+            else:
+                decoded[at : at + length] = stored[start : start + length]
         except EvidenceError as why:
             failed[index] = why.message[:_TEXT_MAX]
         at += length

@@ -54,7 +54,7 @@ class Slot:
         codec: Codec,
         starts: Sequence[int],
         stops: Sequence[int],
-        coded: Sequence[bool],
+        flags: Sequence[int],
         lengths: Sequence[int],
     ) -> dict[int, str]:
         """Decode units: unit i lies in ``stored[starts[i]:stops[i]]``; they follow each other in ``decoded``.
@@ -66,7 +66,7 @@ class Slot:
             WorkerDied, WorkerTimeout, WorkerLied: the decoder did not survive it.
         """
         request = wire.DecodeRequest(
-            self._number, codec, tuple(starts), tuple(stops), tuple(coded), tuple(lengths)
+            self._number, codec, tuple(starts), tuple(stops), tuple(flags), tuple(lengths)
         )
         return await self._decoder.ask(request)
 

@@ -151,14 +151,14 @@ class DecodeRequest(msgspec.Struct, frozen=True, array_like=True):
     """Decode units of a slot of shared memory.
 
     Shapes: unit i is stored in bytes [starts[i], stops[i]) of the slot; what becomes of it has lengths[i]
-    bytes and follows that of unit i - 1. ``coded`` as of ``block.pieces.StoredUnit``.
+    bytes and follows that of unit i - 1. ``flags`` as of ``block.pieces.Strip``.
     """
 
     slot: int
     codec: Codec
     starts: tuple[int, ...]
     stops: tuple[int, ...]
-    coded: tuple[bool, ...]
+    flags: tuple[int, ...]
     lengths: tuple[int, ...]
 
 

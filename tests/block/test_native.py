@@ -2,21 +2,23 @@ from __future__ import annotations
 
 import random
 import zlib
+from array import array
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from imgfs import limits
 from imgfs.block import ciphers, native
 from imgfs.block.batches import decode_strip
 from imgfs.block.build import build
 from imgfs.block.fetch import open_fetcher
-from imgfs.block.pieces import Coded, Strip
+from imgfs.block.pieces import Coded, Lost, Strip
 from imgfs.block.readahead import Readahead
 from imgfs.block.spares import Spares
-from imgfs.errors import EvidenceError
-from imgfs.model import Codec, Enciphered
+from imgfs.errors import BadUnit, EvidenceError
+from imgfs.model import Codec, Enciphered, Packed
 from tests.block.test_fetch import fetched, image, packed, units
 
 if TYPE_CHECKING:
@@ -204,6 +206,83 @@ async def test_a_block_that_somebody_holds_is_never_written_again(tmp_path: Path
     for at, kept in held:
         skip = limits.MIB - len(kept)
         assert bytes(kept) == whole[at + skip : at + limits.MIB]
+
+
+def woven(chance: random.Random, contents: list[bytes]) -> tuple[bytes, Packed]:
+    """Store every third unit verbatim, in places that are near each other and in no order."""
+    stored = bytearray(chance.randbytes(100))
+    rows = array("Q", bytes(16 * len(contents)))
+    order = [*range(len(contents))]
+    for start in range(0, len(order), 32):
+        part = order[start : start + 32]
+        chance.shuffle(part)
+        for index in part:
+            verbatim = index % 3 == 1
+            data = contents[index] if verbatim else zlib.compress(contents[index])
+            rows[2 * index : 2 * index + 2] = array("Q", [len(stored), len(data) | (not verbatim) << 32])
+            stored += data + chance.randbytes(chance.randrange(600))
+    size = sum(map(len, contents))
+    return bytes(stored), Packed(size=size, unit=UNIT, codec=Codec("zlib"), table=rows.tobytes())
+
+
+@pytest.mark.parametrize("how", ["natively", "here"])
+@pytest.mark.trio
+async def test_verbatim_units_among_coded_ones_are_part_of_the_strip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    chance = random.Random(11)
+    contents = [chance.randbytes(UNIT // 4) * 4 for _ in range(150)]
+    whole = b"".join(contents)
+    source = source_of(tmp_path, *woven(chance, contents))
+    strips = [piece.unit for piece in source.plan(0, source.size)]
+    assert [type(strip) for strip in strips] == [Strip] * 5
+    if how == "here":
+        monkeypatch.setattr(native, "KINDS", {})
+    else:
+        assert b"".join(bytes(block or b"") for block in await natively(strips)) == whole
+    async with open_fetcher() as fetcher:
+        for at in range(0, source.size, 300_000):
+            fetcher.prefetch(source, at, at + 600_000)
+            stop = min(at + 300_000, source.size)
+            assert await fetched(fetcher, source, at, stop) == whole[at:stop]
+        for _ in range(300):
+            start = chance.randrange(source.size)
+            stop = min(start + chance.choice([100, 4096, 70_000]), source.size)
+            assert await fetched(fetcher, source, start, stop) == whole[start:stop]
+
+
+@pytest.mark.trio
+async def test_a_bad_unit_of_a_strip_costs_itself_and_no_verbatim_one(tmp_path: Path) -> None:
+    chance = random.Random(12)
+    contents = [chance.randbytes(UNIT // 4) * 4 for _ in range(32)]
+    stored, claim = woven(chance, contents)
+    words = memoryview(claim.table).cast("Q")
+    bad = bytearray(stored)
+    bad[words[2 * 3] + 500] ^= 1  # of unit 3, which is coded
+    source = source_of(tmp_path, bytes(bad), claim)
+    async with open_fetcher() as fetcher:
+        for _ in range(2):
+            for index, content in enumerate(contents):
+                if index == 3:
+                    with pytest.raises(BadUnit):
+                        await fetcher.fetch(source, index * UNIT, (index + 1) * UNIT)
+                else:
+                    assert await fetched(fetcher, source, index * UNIT, (index + 1) * UNIT) == content
+            with pytest.raises(BadUnit):
+                await fetcher.fetch(source, 0, source.size)
+
+
+def test_a_verbatim_unit_that_is_short_or_elsewhere_is_in_no_strip(tmp_path: Path) -> None:
+    chance = random.Random(13)
+    contents = [chance.randbytes(UNIT) for _ in range(32)]
+    stored, claim = woven(chance, contents)
+    for place, length in ((0, UNIT - 1), (len(stored) - UNIT + 1, UNIT), (1 << 62, UNIT)):
+        table = array("Q", claim.table)
+        table[2 * 4 : 2 * 4 + 2] = array("Q", [place, length])
+        source = source_of(tmp_path, stored, replace(claim, table=table.tobytes()))
+        kinds = [type(piece) for piece in source.plan(0, source.size)]
+        assert kinds.count(Lost) == 1
+        assert len(kinds) == 32
 
 
 def test_the_engine_refuses_what_cannot_be(tmp_path: Path) -> None:
