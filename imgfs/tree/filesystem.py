@@ -48,6 +48,7 @@ class FileSystem:
         "damaged",
         "id",
         "mounts",
+        "of",
         "shared",
         "sources",
         "spec",
@@ -64,9 +65,10 @@ class FileSystem:
         self.sources = sources
         self.spec = spec
         self.shared = SharedUnits(str(spec))
+        self.of: FileSystem | None = None  # what this is attached again
         self._walk = Walk()
         # by tree and number of a directory: what an installed system has mounted there
-        self.mounts: dict[tuple[int, int], tuple[FsNode, Attr]] = {}
+        self.mounts: dict[tuple[int, int], tuple[Node, Attr]] = {}
         self.damaged: dict[str, str] = {}  # listings that are not whole, by tree and number
         self.xattrs: OrderedDict[tuple[int, int, int, int], dict[bytes, bytes]] = OrderedDict()
 
@@ -167,6 +169,17 @@ class FsNode:
                 )
             raise NotFound(names.printable(name))
         return self.fs.tree.place(self, row.entry)
+
+    async def entry(self, name: bytes) -> Entry:
+        """Return what this directory says of a name.
+
+        Raises:
+            NotFound: it has none, as far as it can be read.
+        """
+        row = None if self.ino in self.fs.tree.loops else await self._rows().find(name)
+        if row is None:
+            raise NotFound(names.printable(name))
+        return row.entry
 
     async def _nested(self, name: bytes) -> Node:
         row = await self._rows().find(name[:-1])

@@ -112,9 +112,23 @@ class Tree:
         self._file_systems.append(fs)
         return fs
 
+    def attach_again(self, fs: FileSystem) -> FileSystem:
+        """Give a file system a further number: its directories lie elsewhere there.
+
+        Raises:
+            NotSupported: 32,767 file systems are attached.
+        """
+        again = self.attach(fs.client, fs.sources, fs.spec)
+        again.of = fs.of or fs
+        return again
+
     def root_of(self, fs: FileSystem, tree: int) -> FsNode:
         """Return the root of a subvolume; its number is never freed."""
-        address = Address(fs.id, tree, fs.client.info.trees[tree].root)
+        return self.rooted_at(fs, tree, fs.client.info.trees[tree].root)
+
+    def rooted_at(self, fs: FileSystem, tree: int, inum: int) -> FsNode:
+        """Return a directory that is the root of what is shown of ``fs``; its number is never freed."""
+        address = Address(fs.id, tree, inum)
         ino = pack(address)
         if ino is None:
             ino = self._aliases.number(address)
@@ -158,12 +172,16 @@ class Tree:
             self.loops.add(ino)
         return ino
 
-    def place(self, parent: FsNode, entry: Entry) -> FsNode:
+    def place(self, parent: FsNode, entry: Entry) -> Node:
         """Return the node of an entry as it stands in ``parent``, or what is mounted there."""
         mounts = parent.fs.mounts
         if mounts and (mounted := mounts.get((parent.address.tree, entry.attr.inum))) is not None:
             self._parents[mounted[0].ino] = parent.ino
             return mounted[0]
+        return self.covered(parent, entry)
+
+    def covered(self, parent: FsNode, entry: Entry) -> FsNode:
+        """Return the node of an entry as it stands in ``parent``, whatever is mounted there."""
         ino = self.number(parent, entry)
         if ino & ALIAS:
             address = self._aliases.address(ino)
@@ -236,6 +254,11 @@ class Tree:
             disk = self._nested.setdefault(address[:4], disk)
         return disk
 
+    @property
+    def nested_disks(self) -> list[Dir]:
+        """Return the disks inside files that were entered."""
+        return list(self._nested.values())
+
     def nested_row(self, parent: FsNode, index: int) -> Child | None:
         """Return row ``index`` of the disks listed beside their files."""
         images = self._images.get(parent.ino, [])
@@ -259,5 +282,5 @@ class Tree:
 
     @property
     def file_systems(self) -> list[FileSystem]:
-        """Return what is attached, by number."""
-        return list(self._file_systems)
+        """Return what is attached, by number, without what is attached again."""
+        return [fs for fs in self._file_systems if fs.of is None]
