@@ -43,6 +43,9 @@ class Folder:
     inum: int
 
 
+What = Folder | tuple[Folder, ...]  # a folder, or several laid over each other, the uppermost first
+
+
 class _At(NamedTuple):
     """A step of a way: ``key`` is what the directory above calls it, None: nothing is mounted in there."""
 
@@ -63,9 +66,9 @@ class Assembly:
         self._rows = _ordered(rows)
         self.layer = layer
         self._base = list(layer.notes)
-        self._views: dict[tuple[Path, Folder], FsNode] = {}
+        self._views: dict[tuple[Path, What], Node] = {}
         self._mounts: dict[tuple[int, int, int], tuple[Node, Attr]] = {}
-        self._points: list[tuple[Path, Folder]] = []
+        self._points: list[tuple[Path, What]] = []
         self._at: dict[tuple[Ino, bytes], Ino] = {}
         self.root = self._view((), Folder(one.fs, one.index, one.info.root))
 
@@ -81,46 +84,62 @@ class Assembly:
             except ImgfsError as why:
                 said.note(f"{where}: {row.what} is not shown there: {why}")
         for view in self._views.values():
-            view.fs.mounts = {
-                (tree, inum): mounted
-                for (fs, tree, inum), mounted in self._mounts.items()
-                if fs == view.fs.id
-            }
+            if isinstance(view, FsNode):
+                fs = view.fs
+                fs.mounts = {key[1:]: here for key, here in self._mounts.items() if key[0] == fs.id}
         self.layer.notes, self.layer.members = said.notes, said.members
         return {place for place, _ in before.items() ^ self._at.items()}
 
     async def _row(self, row: MountRow, named: Named, said: Layer) -> None:
         if row.folders:
-            await self._bind(row, said)
+            folders = ", ".join(names.printable(path) for path in row.folders if path)
+            await (self._overlay(row) if row.what.startswith("overlay:") else self._bind(row))
+            said.members.append(f"{names.printable(row.where)}: {folders}")
             return
         one = named.find(row, self._one, said)
         if one is not None:
             await self._mount(await self._way(_parts(row.where)), Folder(one.fs, one.index, one.info.root))
             said.members.append(f"{names.printable(row.where)}: {one.fs.spec}")
 
-    async def _bind(self, row: MountRow, said: Layer) -> None:
+    async def _overlay(self, row: MountRow) -> None:
+        """Lay folders of the system over each other.
+
+        Raises:
+            ImgfsError: it cannot be.
+        """
+        ways = [await self._way(_parts(path)) for path in row.folders if path]
+        folders = [await self._source(way[-1].node, b"its folders") for way in ways]
+        await self._mount(await self._way(_parts(row.where)), tuple(folders))
+
+    async def _source(self, node: Node, path: bytes) -> Folder:
+        """Return a folder of the system as something to show elsewhere.
+
+        Raises:
+            ImgfsError: it is none.
+        """
+        if not isinstance(node, FsNode):
+            raise NotSupported("its source is put together from others")
+        await _folder(node, path)
+        return Folder(node.fs.of or node.fs, node.address.tree, node.address.inum)
+
+    async def _bind(self, row: MountRow) -> None:
         """Show a folder of the system at another place, too.
 
         Raises:
             ImgfsError: it cannot be.
         """
         source = await self._way(_parts(row.folders[0]))
-        node = source[-1].node
-        if not isinstance(node, FsNode):
-            raise NotSupported("its source is put together from others")
-        await _folder(node, row.folders[0])
+        folder = await self._source(source[-1].node, row.folders[0])
         target = await self._way(_parts(row.where))
-        folder = Folder(node.fs.of or node.fs, node.address.tree, node.address.inum)
         above = _path(source)
         inner = [(path[len(above) :], point) for path, point in self._points if path[: len(above)] == above]
         place = await self._mount(target, folder)
-        said.members.append(f"{names.printable(row.where)}: {names.printable(row.folders[0])}")
         for path, point in inner if row.what.startswith("rbind:") else ():
             if path:
                 await self._mount(await self._way([*place, *path]), point)
 
-    async def _mount(self, way: list[_At], folder: Folder) -> Path:
-        """Show a folder at the end of a way; return the path of that.
+    async def _mount(self, way: list[_At], folder: What) -> Path:
+        """Show something at the end of a way; return the path of that.
 
         Raises:
             NotSupported: nothing can be shown there, or there is too much.
@@ -128,7 +147,7 @@ class Assembly:
         at, path = way[-1], _path(way)
         await _folder(at.node, b"/".join(path))
         if at.key is None:
-            raise NotSupported("over the root of the system")
+            raise NotSupported("over the root, or inside what is put together")
         if len(self._points) >= limits.MAX_MOUNTS:
             raise NotSupported(f"more than {limits.MAX_MOUNTS} mounts")
         view = self._view(path, folder)
@@ -137,12 +156,16 @@ class Assembly:
         self._points.append((path, folder))
         return path
 
-    def _view(self, path: Path, folder: Folder) -> FsNode:
+    def _view(self, path: Path, folder: What) -> Node:
         """Attach a file system once more: in a system its directories have other places, hence numbers."""
         view = self._views.get((path, folder))
         if view is None:
-            fs = self._tree.attach_again(folder.fs)
-            view = self._views[path, folder] = self._tree.rooted_at(fs, folder.tree, folder.inum)
+            if isinstance(folder, tuple):
+                view = self._tree.union([(one.fs, one.tree, one.inum) for one in folder])
+            else:
+                fs = self._tree.attach_again(folder.fs)
+                view = self._tree.rooted_at(fs, folder.tree, folder.inum)
+            self._views[path, folder] = view
         return view
 
     async def _way(self, parts: Sequence[bytes]) -> list[_At]:

@@ -71,7 +71,7 @@ def rooted(systems: Iterable[FileSystem], layers: Iterable[Layer]) -> list[Roote
     for layer in layers:
         if layer.kind != "system":
             known.setdefault(layer.spec, []).append(layer)
-    newest = {str(fs.spec): fs for fs in systems if not _past(fs)}
+    newest = {str(fs.spec): fs for fs in systems if not fs.apart and not _past(fs)}
     return [
         Rooted(fs, index, tuple(_lineage(spec, known)))
         for spec, fs in newest.items()

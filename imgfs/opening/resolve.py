@@ -83,7 +83,7 @@ class Resolver:
 
     def systems(self, complete: Callable[[], Awaitable[None]], *, listed: bool) -> None:
         """Make the directory of installed systems; ``complete`` opens all that there is."""
-        self._systems = Systems(self._tree, self._attempts, complete)
+        self._systems = Systems(self._tree, self._attempts, self._fetcher, complete)
         self._tree.root.add(SYSTEMS.encode(), self._systems.folder, listed=listed)
 
     def replaced(self) -> list[tuple[Ino, bytes]]:

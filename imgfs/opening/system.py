@@ -14,6 +14,7 @@ from imgfs.backends import Options, discover
 from imgfs.errors import EvidenceError, NotADirectory, NotFound, WorkerError
 from imgfs.model import Kind, MountTable
 from imgfs.opening.assembly import Assembly, Drives, missing
+from imgfs.opening.live import Live
 from imgfs.opening.named import Named, rooted
 from imgfs.opening.place import Place
 from imgfs.tree import names
@@ -21,8 +22,10 @@ from imgfs.tree import names
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from imgfs.block.fetch import Fetcher
     from imgfs.opening.assembly import Changed
     from imgfs.opening.attempt import Attempts
+    from imgfs.opening.live import Kept
     from imgfs.opening.named import Rooted
     from imgfs.tree.filesystem import FsNode
     from imgfs.tree.nodes import Dir, Node
@@ -43,10 +46,25 @@ class Systems:
     ``changed`` collects directories, and names in them that mean something else since.
     """
 
-    __slots__ = ("_attempts", "_complete", "_folder", "_looked", "_made", "_one", "_tree", "changed")
+    __slots__ = (
+        "_attempts",
+        "_complete",
+        "_folder",
+        "_kept",
+        "_live",
+        "_looked",
+        "_made",
+        "_one",
+        "_tree",
+        "changed",
+    )
 
-    def __init__(self, tree: Tree, attempts: Attempts, complete: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, tree: Tree, attempts: Attempts, fetcher: Fetcher, complete: Callable[[], Awaitable[None]]
+    ) -> None:
         """``complete`` opens every file system that there is."""
+        self._live = Live(tree, attempts, fetcher)
+        self._kept: dict[str, bytes] = {}  # names of what live systems kept, by address
         self._tree = tree
         self._attempts = attempts
         self._complete = complete
@@ -81,12 +99,29 @@ class Systems:
         async with self._one:
             self._looked = True
             await self._complete()
+            await self._live.enter(rooted(self._tree.file_systems, self._attempts.layers))
             every = rooted(self._tree.file_systems, self._attempts.layers)
             named = Named(every)
             locked = [layer.path for layer in self._attempts.layers if layer.state == "locked" and layer.path]
             for one in every:
                 for backend, path in _TABLES:
                     await self._system(one, backend, path, named, locked)
+
+            for kept in await self._live.kept(every):
+                await self._changed(kept)
+
+    async def _changed(self, kept: Kept) -> None:
+        """Put a live system with its changes in, if that is certain."""
+        if kept.place in self._kept:
+            return
+        name = names.distinct(self._name(kept.one) + b"." + kept.name, 2, self._taken())
+        self._kept[kept.place] = name
+        node = await self._live.together(kept, f"{SYSTEMS}/{names.printable(name)}", self._folder)
+        if node is not None:
+            self._folder.put(name, node, await node.attr())
+
+    def _taken(self) -> set[bytes]:
+        return {*self._kept.values(), *(made[0] for made in self._made.values() if made)}
 
     async def _system(
         self, one: Rooted, backend: str, path: Sequence[bytes], named: Named, locked: Sequence[str]
@@ -116,7 +151,7 @@ class Systems:
             return None
         if not sources:
             return None
-        name = names.distinct(self._name(one), 2, {made[0] for made in self._made.values() if made})
+        name = names.distinct(self._name(one), 2, self._taken())
         place = Place(self._folder, one.fs.spec, f"{SYSTEMS}/{names.printable(name)}", Options(), 0)
         file_names = [path.decode() for path, _ in zip((b"", _CRYPTTAB[-1]), sources, strict=False)]
         layer, answer = await self._attempts.open(discover()[backend], sources, place, "system", file_names)

@@ -26,7 +26,7 @@ from imgfs.tree.nodes import Child
 from imgfs.tree.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from imgfs.block.pieces import ByteSource
     from imgfs.model import Layout, Page, Spec
@@ -44,8 +44,10 @@ class FileSystem:
 
     __slots__ = (
         "_walk",
+        "apart",
         "client",
         "damaged",
+        "guard",
         "id",
         "mounts",
         "of",
@@ -66,6 +68,9 @@ class FileSystem:
         self.spec = spec
         self.shared = SharedUnits(str(spec))
         self.of: FileSystem | None = None  # what this is attached again
+        self.apart = False  # put together from others: no volume of the images
+        # refuses files whose contents are not what it has of them
+        self.guard: Callable[[FsNode], Awaitable[None]] | None = None
         self._walk = Walk()
         # by tree and number of a directory: what an installed system has mounted there
         self.mounts: dict[tuple[int, int], tuple[Node, Attr]] = {}
@@ -115,7 +120,10 @@ class FileSystem:
 
         Raises:
             Malformed: the layout fails a check, or is not as long as the attributes say.
+            NotSupported: its contents lie elsewhere.
         """
+        if self.guard is not None:
+            await self.guard(FsNode(self, Ino(0), address))
         key = address[:4]
         source = self.tree.layouts.get(key)
         if source is None:

@@ -16,6 +16,7 @@ from imgfs.tree.filesystem import FileSystem, FsNode, is_place
 from imgfs.tree.handles import LayoutCache
 from imgfs.tree.inodes import ALIAS, MAX_FILE_SYSTEMS, Address, Aliases, pack, unpack
 from imgfs.tree.later import LaterRaw, LaterTree
+from imgfs.tree.merged import Merged, own_contents
 from imgfs.tree.nodes import Blob, Child, Dir, Raw
 
 if TYPE_CHECKING:
@@ -135,6 +136,28 @@ class Tree:
             self._aliases.hold(ino)
         self._parents[ino] = Ino(0)
         return FsNode(fs, ino, address)
+
+    def union(self, folders: Sequence[tuple[FileSystem, int, int]]) -> Merged:
+        """Lay directories over each other, the uppermost first: file systems, trees, and numbers.
+
+        Raises:
+            NotSupported: 32,767 file systems are attached.
+        """
+        layers = [self.rooted_at(self.attach_again(fs), tree, inum) for fs, tree, inum in folders]
+        for layer in layers[:-1]:
+            layer.fs.guard = own_contents
+        return self.merged(layers, None)
+
+    def merged(self, layers: Sequence[FsNode], parent: Merged | None) -> Merged:
+        """Make a directory of several trees; ``parent`` None: it is the root of what is shown."""
+        node = Merged(self, self._new(), layers, parent, parent.roots if parent else layers)
+        self._static[node.ino] = node
+        self.put_below(node.ino, parent.ino if parent else Ino(0))
+        return node
+
+    def put_below(self, ino: Ino, parent: Ino) -> None:
+        """Record where a directory stands."""
+        self._parents[ino] = parent
 
     # --- numbers -------------------------------------------------------------------------------------
     def node(self, ino: Ino) -> Node:
