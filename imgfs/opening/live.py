@@ -45,7 +45,9 @@ _INNER: Final = (b"rootfs.img", b"ext3fs.img")
 _OVERLAY: Final = b"overlay-"
 _WORK: Final = b"ovlwork"  # beside it, where OverlayFS prepares what it writes
 _STORE: Final = "dmsnapshot"
-_UNION: Final = "overlayfs"
+UNION: Final = "overlayfs"
+_DEBIAN: Final = (b"live", b"casper")
+_IMAGES_MOST: Final = 32
 _ENTRIES_MOST: Final = 10_000  # of a folder of few files
 
 
@@ -83,16 +85,27 @@ class Live:
     async def enter(self, every: Sequence[Rooted]) -> None:
         """Open the images that live systems boot from, so that what is in them is there like any volume."""
         for one in every:
+            for place in _DEBIAN:
+                with suppress(ImgfsError):
+                    for name in await self.images(one, place):
+                        await self.inside(await directory(self._tree.root_of(one.fs, one.index), place), name)
             with suppress(ImgfsError):
                 folder = await self._folder(one)
                 for name in (*_OUTER, *_INNER):
-                    for fs in await self._inside(folder, name):
+                    for fs in await self.inside(folder, name):
                         for index in range(len(fs.client.info.trees)):
                             root = self._tree.root_of(fs, index)
                             with suppress(ImgfsError):
-                                inner = await _directory(root, _LIVE)
+                                inner = await directory(root, _LIVE)
                                 for image in _INNER:
-                                    await self._inside(inner, image)
+                                    await self.inside(inner, image)
+
+    async def images(self, one: Rooted, place: bytes) -> list[bytes]:
+        """Return the names of the images in a folder of a Debian live medium."""
+        with suppress(ImgfsError):
+            found = await listed(await directory(self._tree.root_of(one.fs, one.index), place))
+            return [name for name in found if name.endswith(b".squashfs")][:_IMAGES_MOST]
+        return []
 
     async def kept(self, every: Sequence[Rooted]) -> list[Kept]:
         """Return what live systems kept of their changes."""
@@ -100,8 +113,8 @@ class Live:
         for one in every:
             with suppress(ImgfsError):
                 folder = await self._folder(one)
-                listed = [name for name in await _listed(folder) if name.startswith(_OVERLAY)]
-                found += [Kept(one, folder, await folder.entry(name), name) for name in listed]
+                some = [name for name in await listed(folder) if name.startswith(_OVERLAY)]
+                found += [Kept(one, folder, await folder.entry(name), name) for name in some]
         return found
 
     async def together(self, kept: Kept, path: str, shown: Dir) -> Node | None:
@@ -137,12 +150,12 @@ class Live:
 
     async def _union(self, kept: Kept, path: str) -> Node | None:
         """Lay a directory over the root that the image holds, as OverlayFS does."""
-        await _directory(kept.folder, _WORK)  # without it OverlayFS would not have been told to
+        await directory(kept.folder, _WORK)  # without it OverlayFS would not have been told to
         upper = kept.folder.fs, kept.folder.address.tree, kept.entry.attr.inum
         lower, where = await self._rooted(kept.folder)
         layer = Layer(
-            spec=f"{kept.place}|{_UNION}",
-            backend=_UNION,
+            spec=f"{kept.place}|{UNION}",
+            backend=UNION,
             kind="system",
             path=path,
             title="OverlayFS",
@@ -165,7 +178,7 @@ class Live:
                 where = f"{names.printable(_LIVE)}/{names.printable(name)}"
                 return await folder.fs.source_of(self._tree.covered(folder, entry).address), where
         inner, outer = await self._within(folder)
-        source, where = await self._image(await _directory(inner, _LIVE))
+        source, where = await self._image(await directory(inner, _LIVE))
         return source, f"{where} in {outer}"
 
     async def _rooted(self, folder: FsNode) -> tuple[FsNode, str]:
@@ -175,11 +188,11 @@ class Live:
             NotFound: there is none.
         """
         for name in _INNER:
-            for fs in await self._inside(folder, name):
+            for fs in await self.inside(folder, name):
                 return self._tree.root_of(fs, 0), f"{names.printable(_LIVE)}/{names.printable(name)}"
         inner, outer = await self._within(folder)
         try:
-            found, where = await self._rooted(await _directory(inner, _LIVE))
+            found, where = await self._rooted(await directory(inner, _LIVE))
         except NotFound:  # it is the root itself
             return inner, outer
         return found, f"{where} in {outer}"
@@ -191,16 +204,16 @@ class Live:
             NotFound: there is none.
         """
         for name in _OUTER:
-            for fs in await self._inside(folder, name):
+            for fs in await self.inside(folder, name):
                 return self._tree.root_of(fs, 0), f"{names.printable(_LIVE)}/{names.printable(name)}"
         raise NotFound("no image of a live system")
 
     async def _folder(self, one: Rooted) -> FsNode:
         if one.index:  # another view of the same files, as the names of a disc for other readers
             raise NotFound("no live system")
-        return await _directory(self._tree.root_of(one.fs, one.index), _LIVE)
+        return await directory(self._tree.root_of(one.fs, one.index), _LIVE)
 
-    async def _inside(self, folder: FsNode, name: bytes) -> list[FileSystem]:
+    async def inside(self, folder: FsNode, name: bytes) -> list[FileSystem]:
         """Enter the image of that name; return the file systems that lie on it."""
         try:
             entry = await folder.entry(name)
@@ -237,7 +250,7 @@ def _place(kept: Kept, path: str, shown: Dir) -> Place:
     return Place(shown, spec, path, Options(), len(steps), nested=True)
 
 
-async def _directory(node: FsNode, name: bytes) -> FsNode:
+async def directory(node: FsNode, name: bytes) -> FsNode:
     """Return a directory in another.
 
     Raises:
@@ -249,7 +262,8 @@ async def _directory(node: FsNode, name: bytes) -> FsNode:
     return FsNode(node.fs, Ino(0), node.address._replace(inum=entry.attr.inum))
 
 
-async def _listed(node: FsNode) -> list[bytes]:
+async def listed(node: FsNode) -> list[bytes]:
+    """Return the names in a directory of few files."""
     listing = node.fs.listing(node.address.tree, node.address.inum)
     await listing.at_least(_ENTRIES_MOST)
     return [row.name for row in listing.rows[:_ENTRIES_MOST]]

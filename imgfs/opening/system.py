@@ -6,6 +6,7 @@ it names and is not among these images, or is not certain, is said in the notes 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,6 +17,7 @@ from imgfs.model import Kind, MountTable
 from imgfs.opening.assembly import Assembly, Drives, missing
 from imgfs.opening.live import Live
 from imgfs.opening.named import Named, rooted
+from imgfs.opening.persistence import Persistence
 from imgfs.opening.place import Place
 from imgfs.tree import names
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from imgfs.block.fetch import Fetcher
     from imgfs.opening.assembly import Changed
     from imgfs.opening.attempt import Attempts
-    from imgfs.opening.live import Kept
     from imgfs.opening.named import Rooted
     from imgfs.tree.filesystem import FsNode
     from imgfs.tree.nodes import Dir, Node
@@ -55,6 +56,7 @@ class Systems:
         "_looked",
         "_made",
         "_one",
+        "_persistence",
         "_tree",
         "changed",
     )
@@ -64,6 +66,7 @@ class Systems:
     ) -> None:
         """``complete`` opens every file system that there is."""
         self._live = Live(tree, attempts, fetcher)
+        self._persistence = Persistence(tree, attempts, self._live)
         self._kept: dict[str, bytes] = {}  # names of what live systems kept, by address
         self._tree = tree
         self._attempts = attempts
@@ -108,15 +111,22 @@ class Systems:
                     await self._system(one, backend, path, named, locked)
 
             for kept in await self._live.kept(every):
-                await self._changed(kept)
+                together = partial(self._live.together, kept)
+                await self._changed(kept.place, self._name(kept.one) + b"." + kept.name, together)
+            for kind, medium, keeper in await self._persistence.pairs(every):
+                together = partial(self._persistence.together, kind, medium, keeper)
+                await self._changed(
+                    str(keeper.spec), self._name(medium) + b"." + kind.names[0].encode(), together
+                )
 
-    async def _changed(self, kept: Kept) -> None:
-        """Put a live system with its changes in, if that is certain."""
-        if kept.place in self._kept:
+    async def _changed(
+        self, place: str, name: bytes, together: Callable[[str, Dir], Awaitable[Node | None]]
+    ) -> None:
+        """Put a live system with its changes in, if that is certain; ``place`` is where these are kept."""
+        if place in self._kept:
             return
-        name = names.distinct(self._name(kept.one) + b"." + kept.name, 2, self._taken())
-        self._kept[kept.place] = name
-        node = await self._live.together(kept, f"{SYSTEMS}/{names.printable(name)}", self._folder)
+        self._kept[place] = name = names.distinct(name, 2, self._taken())
+        node = await together(f"{SYSTEMS}/{names.printable(name)}", self._folder)
         if node is not None:
             self._folder.put(name, node, await node.attr())
 

@@ -15,7 +15,7 @@ from tests.backends.tskimages import need, run
 from tests.fuse.test_nested import burnt, squashed
 from tests.fuse.test_system import MIB, folder
 from tests.fuse.test_system_tables import disk
-from tests.mounts import tree
+from tests.mounts import imgfs, tree
 from tests.peers import layers, watched
 from tests.recipes import ext, fat
 
@@ -395,6 +395,67 @@ def test_every_root_of_a_live_medium_is_there(root: Path, tmp_path: Path, kind: 
         (name,) = os.listdir(point / "system")
         found = {path: row for path, row in tree(point / "system" / name).items() if path != "lost+found"}
         assert found == tree(root)
+
+
+def kept(at: Path, upper: str, name: str, label: tuple[str, ...], table: str = "") -> Path:
+    """Make a volume that keeps changes of a Debian or Ubuntu live system."""
+    folder(at)
+    for place in (upper, f"{upper.rpartition('/')[0]}/work/work".lstrip("/")):
+        (at / place).mkdir(parents=True)
+    if table:
+        (at / "persistence.conf").write_text(table)
+    image = ext(at.parent / name, at, "ext4", 8 * MIB, *label)
+    (at.parent / "new").write_text("new contents")
+    debugfs(image, f"cd /{upper}", "mknod opt c 0 0", "mkdir usr", f"write {at.parent / 'new'} added")
+    return image
+
+
+DEBIAN = "# kept\n/ union\n/home bind\n/srv union,source=other\nbroken\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "upper", "label", "table"),
+    [
+        ("live", "rw", "persistence", DEBIAN),
+        ("live", "deep/place/rw", "persistence", "/ union,source=deep/place\n"),
+        ("casper", "upper", "casper-rw", ""),
+        ("casper", "upper", "writable", ""),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_volume_keeps_is_laid_over_the_only_image(
+    root: Path, tmp_path: Path, place: str, upper: str, label: str, table: str, *, inside: bool
+) -> None:
+    medium = folder(tmp_path / "stick") / place
+    medium.mkdir()
+    squashed(medium / "filesystem.squashfs", root)
+    volume = kept(tmp_path / "kept", upper, "kept.img", () if inside else ("-L", label), table)
+    if inside:
+        volume.rename(tmp_path / "stick" / label)
+    first = ext(tmp_path / "first.img", tmp_path / "stick", "ext4", 32 * MIB)
+    stick = disk(tmp_path / "stick.img", first, *(() if inside else (volume,)))
+    with watched(stick, at=tmp_path / "m") as point:
+        names = set(os.listdir(point / "system"))
+        wanted = "stick.img.01-ext." + ("persistence" if place == "live" else "casper-rw")
+        assert names == {wanted, "filesystem.squashfs@.00-squashfs"}
+        top = point / "system" / wanted
+        assert (top / "added").read_text() == "new contents"
+        assert not (top / "opt").exists()
+        assert (top / "etc/localtime").read_text() == "a"
+        (layer,) = layers(point, backend="overlayfs")
+        assert f"{place}/filesystem.squashfs of stick.img|gpt:1|ext" in layer["members"][0]
+        if table == DEBIAN:
+            (said,) = layers(point, backend="persistence")
+            assert any("/home is bound from /home" in note for note in said["notes"])
+            assert any("/srv is laid over" in note for note in said["notes"])
+            assert any("line 5: no folder" in note for note in said["notes"])
+        seen = imgfs("ls", f"{stick}:system/{wanted}").stdout.split()
+        assert "added" in seen
+        assert "opt" not in seen
+    if not inside:
+        two = disk(tmp_path / "two.img", first, volume, volume)
+        with watched(two, at=tmp_path / "m") as point:  # which of them it was is not certain
+            assert os.listdir(point / "system") == ["filesystem.squashfs@.00-squashfs"]
 
 
 def mutated(data: bytes, seed: int) -> bytes:

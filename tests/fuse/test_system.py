@@ -15,6 +15,7 @@ from imgfs.backends import Options, discover
 from imgfs.errors import ImgfsError
 from imgfs.testing.fakes import MemoryReader
 from tests.hives import hive
+from tests.mounts import imgfs
 from tests.peers import layers, watched
 from tests.recipes import ext, fat, sfdisk, sized
 
@@ -147,6 +148,7 @@ def test_it_is_listed_on_demand_and_absent_without_a_system(linux: Path, tmp_pat
     empty = ext(tmp_path / "none.img", folder(tmp_path / "none", file="x"), "ext4", 8 * MIB)
     with watched(empty, at=tmp_path / "m") as point:
         assert os.listdir(point / "system") == []
+        assert "no installed system" in imgfs("ls", f"{empty}:system", check=False).stderr
         with pytest.raises(FileNotFoundError):
             os.stat(point / "system" / "any")
         assert next(point.glob("*/*/root/file")).read_text() == "x"
@@ -216,7 +218,7 @@ def test_a_hive_is_read_as_hivex_reads_it(tmp_path: Path) -> None:
     assert opened.notes
 
 
-@pytest.mark.parametrize("backend", ["fstab", "drives"])
+@pytest.mark.parametrize("backend", ["fstab", "drives", "persistence"])
 def test_damaged_tables_are_refused_or_read_and_nothing_else(backend: str) -> None:
     import random
 
@@ -224,12 +226,13 @@ def test_damaged_tables_are_refused_or_read_and_nothing_else(backend: str) -> No
     good = {
         "fstab": b"UUID=1 / ext4 defaults 0 1\nLABEL=a\\040b /home ext4 subvol=/@home,ro 0 2\n" * 5,
         "drives": hive("MountedDevices", {"\\DosDevices\\C:": struct.pack("<IQ", 1, MIB)}),
+        "persistence": b"/ union\n/home bind,source=a/b\n/srv union,source=x\n# all\n" * 5,
     }[backend]
     reads = 0
     for _ in range(2000):
         data = bytearray(good)
         for _ in range(rng.choice([1, 1, 2, 8])):
-            at = rng.randrange(len(data) if backend == "fstab" else 4096 + 700)
+            at = rng.randrange(4096 + 700 if backend == "drives" else len(data))
             data[at] = rng.randrange(256)
         if rng.random() < 0.1:
             del data[rng.randrange(len(data)) :]
