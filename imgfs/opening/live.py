@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Options, discover
 from imgfs.block.build import build
-from imgfs.errors import EvidenceError, ImgfsError, NotADirectory, NotFound, WorkerError
+from imgfs.errors import EvidenceError, ImgfsError, NotADirectory, NotFound
 from imgfs.model import Ino, Kind, Media, Spec
 from imgfs.opening.layers import Layer
 from imgfs.opening.place import Place
@@ -118,14 +118,18 @@ class Live:
         return found
 
     async def together(self, kept: Kept, path: str, shown: Dir) -> Node | None:
-        """Lay what was kept over the image that it was kept of; None: it is not certain, which is said."""
+        """Lay what was kept over the image that it was kept of; None: it is not certain, which is said.
+
+        Raises:
+            EvidenceError, WorkerError: it cannot be read.
+        """
         try:
             if kept.entry.attr.kind is Kind.REG:
                 return await self._store(kept, path, shown)
             if kept.entry.attr.kind is Kind.DIR:
                 return await self._union(kept, path)
-        except (EvidenceError, WorkerError, NotFound, NotADirectory):
-            pass  # there is no image, or it cannot be read, which the record of its layer says
+        except (NotFound, NotADirectory):
+            pass  # there is no image, or none that is read, which the record of its layer says
         return None
 
     async def _store(self, kept: Kept, path: str, shown: Dir) -> Node | None:
@@ -214,7 +218,11 @@ class Live:
         return await directory(self._tree.root_of(one.fs, one.index), _LIVE)
 
     async def inside(self, folder: FsNode, name: bytes) -> list[FileSystem]:
-        """Enter the image of that name; return the file systems that lie on it."""
+        """Enter the image of that name; return the file systems that lie on it.
+
+        Raises:
+            WorkerError: it may be there another time.
+        """
         try:
             entry = await folder.entry(name)
             if entry.attr.kind is not Kind.REG:
@@ -224,7 +232,7 @@ class Live:
             for one in disk.names():
                 if isinstance(inner := disk.child(one), Dir):
                     await inner.complete()
-        except (EvidenceError, WorkerError, NotFound):
+        except (EvidenceError, NotFound):
             return []
         start = f"{folder.fs.spec}/{entry.attr.inum}|"
         every = ((str(fs.spec), fs) for fs in self._tree.file_systems)

@@ -10,11 +10,12 @@ casper(7): ``casper/*.squashfs``; a volume or file named ``casper-rw``, later ``
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends import Options, discover
-from imgfs.errors import EvidenceError, ImgfsError
+from imgfs.errors import EvidenceError, ImgfsError, NotADirectory, NotFound
 from imgfs.model import MountTable
 from imgfs.opening.layers import Layer
 from imgfs.opening.live import UNION, directory
@@ -81,14 +82,19 @@ class Persistence:
             if one.fs.client.info.label in kind.names or (slot is not None and slot.label in kind.names):
                 found[str(one.fs.spec)] = one.fs
             for name in kind.names:
-                inner = await self._live.inside(self._tree.root_of(one.fs, one.index), name.encode())
-                found |= {str(fs.spec): fs for fs in inner}
+                with suppress(ImgfsError):
+                    inner = await self._live.inside(self._tree.root_of(one.fs, one.index), name.encode())
+                    found |= {str(fs.spec): fs for fs in inner}
         return list(found.values())
 
     async def together(
         self, kind: _Kind, one: Rooted, kept: FileSystem, path: str, shown: Dir
     ) -> Node | None:
-        """Lay what was kept over the image; None: nothing was, or not of the root, which is said."""
+        """Lay what was kept over the image; None: nothing was, or not of the root, which is said.
+
+        Raises:
+            EvidenceError, WorkerError: it cannot be read.
+        """
         (image,) = await self._live.images(one, kind.folder)
         where = f"{kind.folder.decode()}/{names.printable(image)}"
         try:
@@ -97,7 +103,7 @@ class Persistence:
             upper = await self._upper(kind, kept, path, shown)
             if upper is None or not lower:
                 return None
-        except ImgfsError:  # no such folders: nothing was kept in this way
+        except (NotFound, NotADirectory):  # no such folders: nothing was kept in this way
             return None
         made = Layer(spec=f"{kept.spec}|{UNION}", backend=UNION, kind="system", path=path, state="open")
         made.title = "OverlayFS"

@@ -15,6 +15,7 @@ from imgfs.backends import Options, discover
 from imgfs.errors import EvidenceError, NotADirectory, NotFound, WorkerError
 from imgfs.model import Kind, MountTable
 from imgfs.opening.assembly import Assembly, Drives, missing
+from imgfs.opening.layers import Layer
 from imgfs.opening.live import Live
 from imgfs.opening.named import Named, rooted
 from imgfs.opening.persistence import Persistence
@@ -126,7 +127,14 @@ class Systems:
         if place in self._kept:
             return
         self._kept[place] = name = names.distinct(name, 2, self._taken())
-        node = await together(f"{SYSTEMS}/{names.printable(name)}", self._folder)
+        path = f"{SYSTEMS}/{names.printable(name)}"
+        try:
+            node = await together(path, self._folder)
+        except (EvidenceError, WorkerError) as why:
+            del self._kept[place]  # it may go better another time
+            layer = Layer(spec=f"{place}|live", backend="live", kind="system", path=path, title="Live system")
+            self._attempts.damaged(self._attempts.layers.add(layer), str(why))
+            return
         if node is not None:
             self._folder.put(name, node, await node.attr())
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from imgfs import limits
-from imgfs.errors import IsADirectory, Malformed, NotFound, NotSupported
+from imgfs.errors import EvidenceError, IsADirectory, Malformed, NotFound, NotSupported, WorkerError
 from imgfs.model import Kind
 from imgfs.tree import names
 from imgfs.tree.filesystem import FsNode
@@ -42,6 +42,7 @@ class Merged:
 
     __slots__ = (
         "_at",
+        "_bad",
         "_children",
         "_layers",
         "_lock",
@@ -65,9 +66,10 @@ class Merged:
         self._layers = [FsNode(layer.fs, ino, layer.address) for layer in layers]
         self._parent = parent
         self._lock = trio.Lock()
-        self._children: dict[bytes, Node] = {}  # directories of all layers but the last
+        self._children: dict[bytes, Node] = {}  # directories of all trees but the lowest
         self._marks: dict[int, bytes] = {}  # by layer: how it is opaque
         self._order: array[int] = array("Q")
+        self._bad = ""  # what could not be brought
         self._at = 0  # the position that is taken over next
 
     async def attr(self) -> Attr:
@@ -90,7 +92,7 @@ class Merged:
     def damaged(self) -> str:
         """Say what is missing from the listings so far; empty: nothing."""
         found = (self._listing(number).damaged for number in range(len(self._layers)))
-        return next(filter(None, found), "")
+        return next(filter(None, found), self._bad)
 
     # --- rows --------------------------------------------------------------------------------------
     def _listing(self, number: int) -> Listing:
@@ -132,17 +134,18 @@ class Merged:
         if not rows:  # what is missing from this layer might hide what is below
             self._at = (len(self._layers) if listing.damaged else number + 1) * _LAYER
             return True
-        last = number == len(self._layers) - 1
+        base = self._is_base(number)
         for offset, row in enumerate(rows):
             if above and any(row.name in upper.index for upper in above):
                 continue
-            if await self._is_whiteout(number, row.entry):
-                continue
-            if row.entry.attr.kind is Kind.DIR and not last:
-                try:
-                    await self._folder(row.name)
-                except NotFound:
+            try:
+                if await self._is_whiteout(number, row.entry):
                     continue
+                if row.entry.attr.kind is Kind.DIR and not base:
+                    await self._folder(row.name)
+            except (EvidenceError, WorkerError) as why:  # whoever asks for it is told
+                self._bad = f"{names.printable(row.name)}: {why}"
+                continue
             self._order.append(number * _LAYER + at + offset)
         self._at = number * _LAYER + at + len(rows)
         return True
@@ -167,7 +170,7 @@ class Merged:
         if found is None:
             raise NotFound(names.printable(name))
         number, row = found
-        if row.entry.attr.kind is Kind.DIR and number < len(self._layers) - 1:
+        if row.entry.attr.kind is Kind.DIR and not self._is_base(number):
             return await self._folder(name)
         return self._tree.covered(self._layers[number], row.entry)
 
@@ -182,24 +185,23 @@ class Merged:
     def _placed(self, name: bytes) -> Node:
         child = self._children[name]
         self._tree.put_below(child.ino, self.ino)
+        if isinstance(child, FsNode):  # it lies in itself
+            self._tree.loops.add(child.ino)
         return child
 
-    async def _folder(self, name: bytes) -> Node:
-        """Return a directory below that lies in a layer above the last.
+    def _is_base(self, number: int) -> bool:
+        """Say whether a layer is of the lowest tree, which covers nothing."""
+        return self._layers[number].fs is self.roots[-1].fs
 
-        Raises:
-            NotFound: it lies in itself.
-        """
+    async def _folder(self, name: bytes) -> Node:
+        """Return a directory that lies in a tree above the lowest; what lies in itself is shown empty."""
         if name not in self._children:
             layers = await self._together(name)
-            key = {layer.address[:3] for layer in layers[:1]}
             up: Merged | None = self
-            while up is not None:
-                if up._layers[0].address[:3] in key:
-                    raise NotFound(names.printable(name))
+            while up is not None and up._layers[0].address[:3] != layers[0].address[:3]:
                 up = up._parent
             if name not in self._children:  # nobody else did while this waited
-                self._children[name] = self._tree.merged(layers, self)
+                self._children[name] = layers[0] if up else self._tree.merged(layers, self)
         return self._placed(name)
 
     async def _together(self, name: bytes) -> list[FsNode]:
@@ -248,7 +250,7 @@ class Merged:
         attr = entry.attr
         if attr.kind is Kind.CHR:
             return not attr.rdev
-        if attr.kind is not Kind.REG or attr.size or number == len(self._layers) - 1:
+        if attr.kind is not Kind.REG or attr.size or self._is_base(number):
             return False
         if number not in self._marks:
             self._marks[number] = (await _said(self._layers[number])).get(b"opaque", b"")
