@@ -139,12 +139,15 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
 class TreeInfo(msgspec.Struct, frozen=True):
     """An independently rooted tree of a file system; becomes a directory of its volume.
 
-    ``deleted`` marks trees whose numbers are the back-end's own and not the file system's.
+    ``deleted`` marks trees whose numbers are the back-end's own and not the file system's. ``number`` is what
+    the file system calls it, 0: nothing; ``chosen``: it is mounted where none is named.
     """
 
     name: str
     root: int
     deleted: bool = False
+    number: int = 0
+    chosen: bool = False
 
 
 class FilesInfo(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_field="_"):
@@ -315,13 +318,19 @@ class MountRow(msgspec.Struct, frozen=True, array_like=True):
     """What an installed system mounts where.
 
     ``what`` names the volume: ``uuid:``, ``label:``, ``partuuid:`` or ``partlabel:`` and what it is called by
-    then, ``dev:`` and a path of a device, ``mbr:SIGNATURE:OFFSET`` (hexadecimal, bytes). ``where`` is a path
-    below the system's root, or a drive letter; ``tree`` names one of the file system's trees, empty: its own.
+    then, ``dev:`` and a path of a device, ``mbr:SIGNATURE:OFFSET`` (hexadecimal, bytes); ``luks:`` and the
+    UUID of what it is encrypted with, ``crypt:`` before any of the others for what that volume holds when it
+    is unlocked; ``bind:``, ``rbind:`` (with what is mounted below) and ``overlay:`` for folders of the system
+    itself. ``where`` is a path below the system's root, or a drive letter; ``tree`` or ``number`` is one of
+    the file system's trees, empty and 0: its own. ``folders`` are paths below the system's root: the one that
+    is bound, or the upper (may be empty) and the lower ones of an overlay, uppermost first.
     """
 
     what: str
     where: bytes
     tree: str = ""
+    number: int = 0
+    folders: tuple[bytes, ...] = ()
 
 
 class MountTable(msgspec.Struct, frozen=True, kw_only=True, tag="mounts", tag_field="_"):

@@ -77,15 +77,13 @@ class Session:
         """Try keys on locked layers; see ``Resolver.unlock``."""
         return await self._resolver.unlock(keys, volume)
 
-    def replaced(self) -> list[tuple[int, bytes]]:
-        """Return directories and names whose files were replaced since this was last asked."""
-        found: list[tuple[int, bytes]] = list(self._resolver.replaced)
-        self._resolver.replaced.clear()
-        return found
+    def replaced(self) -> Sequence[tuple[int, bytes]]:
+        """Return directories and names in them that became something else since this was last asked."""
+        return self._resolver.replaced()
 
     async def complete(self) -> None:
         """Open everything there is: what ``info`` reports needs no access to wait for."""
-        todo: list[Dir] = [self.tree.root]
+        todo: list[Dir] = [self.tree.root, *self.tree.nested_disks]
         while todo:
             folder = todo.pop()
             if folder.spec == SYSTEMS:  # which waits for all others

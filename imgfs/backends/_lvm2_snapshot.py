@@ -108,6 +108,8 @@ def _exceptions(content: Content, chunk: int, size: int) -> tuple[dict[int, int]
     chunks, end = content.size // chunk, -(-size // chunk)
     found: dict[int, int] = {}
     table = 1
+    if chunks <= table:
+        return found, "it ends before its first table"
     while table < chunks:
         if len(found) + each > _EXCEPTIONS:
             return found, f"more than {_EXCEPTIONS} chunks"

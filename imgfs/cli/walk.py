@@ -15,6 +15,7 @@ from imgfs.cli.options import overrule, overruling, split_path
 from imgfs.cli.sessions import patience, resolved, run
 from imgfs.errors import EvidenceError, IsADirectory, NeedKey, NotADirectory, NotFound, NotSupported
 from imgfs.model import Attr, Kind
+from imgfs.opening.system import SYSTEMS
 from imgfs.tree.facts import iso
 from imgfs.tree.names import printable
 
@@ -52,6 +53,8 @@ async def _find(session: Session, image: Path, path: tuple[bytes, ...]) -> Node:
         NotSupported, NeedKey, EvidenceError: it leads into a layer that could not be opened.
     """
     node = await session.find((os.fsencode(image.name),))
+    if path[:1] == (SYSTEMS.encode(),):  # beside the disks
+        node = session.tree.root
     for depth, name in enumerate(path):
         far = f"{image.name}:{printable(b'/'.join(path[: depth + 1]))}"
         try:

@@ -123,8 +123,7 @@ async def _serve(
         async def unlock(request: control.Request) -> dict[str, object]:
             await resolved.wait()
             reply = await unlocking.unlock(session, request)
-            for folder, name in session.replaced():
-                await trio.to_thread.run_sync(_forgotten, folder, name)
+            await _replaced(session)
             return reply
 
         async def report(_: control.Request) -> dict[str, object]:
@@ -205,10 +204,11 @@ def _tasks() -> list[trio.lowlevel.Task]:
 
 
 async def _watch(session: Session, operations: Operations) -> None:
-    """Notice a changed host file within a second, while files above it are open (INV-14)."""
+    """Notice what became something else; a changed host file within a second, while it is used (INV-14)."""
     changed = False
     while not changed:
         await trio.sleep(limits.CHECK_HOST_EVERY)
+        await _replaced(session)
         for evidence in session.evidence:
             for file in evidence.files:
                 try:
@@ -223,8 +223,14 @@ async def _watch(session: Session, operations: Operations) -> None:
             continue  # the kernel holds nothing of it
 
 
+async def _replaced(session: Session) -> None:
+    """Let the kernel ask again what names are that became something else."""
+    for folder, name in session.replaced():
+        await trio.to_thread.run_sync(_forgotten, folder, name)
+
+
 def _forgotten(folder: int, name: bytes) -> None:
-    """Let the kernel ask again what a name is. Runs in a thread: the kernel may be waiting for an answer."""
+    """Make the kernel forget a name. Runs in a thread: the kernel may be waiting for an answer."""
     with suppress(OSError):  # it knows no such name
         pyfuse3.invalidate_entry(folder, name)
 

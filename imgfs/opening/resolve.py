@@ -58,9 +58,10 @@ class Resolver:
         "_indexes",
         "_one",
         "_overrule",
+        "_replaced",
+        "_systems",
         "_tree",
         "_volumes",
-        "replaced",
         "waiting",
     )
 
@@ -75,15 +76,23 @@ class Resolver:
         self._containers = Containers(self._attempts, fetcher, overrule, self._indexes)
         self._volumes = Volumes(tree, self._attempts, fetcher, overrule)
         self.waiting = Waiting(tree, self._attempts, self._volumes)
+        self._systems: Systems | None = None
         self._one = trio.Lock()
-        self.replaced: list[tuple[Ino, bytes]] = []  # directory and name of what became something else
+        self._replaced: list[tuple[Ino, bytes]] = []  # directory and name of what became something else
         self._held: list[trio.Event] = []  # disks that are whole when sets are
 
     def systems(self, complete: Callable[[], Awaitable[None]], *, listed: bool) -> None:
         """Make the directory of installed systems; ``complete`` opens all that there is."""
-        folder = self._tree.directory(spec=SYSTEMS)
-        folder.fill_with(partial(Systems(self._tree, self._attempts, complete).fill, folder))
-        self._tree.root.add(SYSTEMS.encode(), folder, listed=listed)
+        self._systems = Systems(self._tree, self._attempts, self._fetcher, complete)
+        self._tree.root.add(SYSTEMS.encode(), self._systems.folder, listed=listed)
+
+    def replaced(self) -> list[tuple[Ino, bytes]]:
+        """Return directories and names in them that became something else since this was last asked."""
+        found, self._replaced = self._replaced, []
+        if self._systems is not None:
+            found += self._systems.changed
+            self._systems.changed.clear()
+        return found
 
     @property
     def layers(self) -> Layers:
@@ -138,6 +147,8 @@ class Resolver:
                     tried.append(shut.layer)
                     await self._reopen(spec, shut)
         await self.waiting.assemble()
+        if self._systems is not None:
+            await self._systems.again()
         return tried
 
     async def _reopen(self, spec: str, shut: Shut) -> None:
@@ -176,6 +187,8 @@ class Resolver:
         place = Place(disk, inner, path, options, depth, nested=True)
         await self._resolve([source], [""], place, Nothing())
         await self.waiting.assemble()
+        if self._systems is not None:
+            self._systems.later()
         return disk
 
     async def _resolve(
@@ -190,7 +203,7 @@ class Resolver:
         """Put a media and what is on it into the directory of its disk."""
         media, place = found.media, found.place
         if _MEDIA in place.disk:
-            self.replaced.append((place.disk.ino, _MEDIA))
+            self._replaced.append((place.disk.ino, _MEDIA))
         place.disk.put(_MEDIA, self._tree.raw(media, str(place.spec)))
         start = 0 if place.nested else self._overrule.offset
         if start >= media.size > 0:

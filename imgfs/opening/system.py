@@ -6,23 +6,30 @@ it names and is not among these images, or is not certain, is said in the notes 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from imgfs.backends import Options, discover
-from imgfs.errors import EvidenceError, ImgfsError, NotADirectory, NotFound, WorkerError
+from imgfs.errors import EvidenceError, NotADirectory, NotFound, WorkerError
 from imgfs.model import Kind, MountTable
+from imgfs.opening.assembly import Assembly, Drives, missing
+from imgfs.opening.layers import Layer
+from imgfs.opening.live import Live
+from imgfs.opening.named import Named, rooted
+from imgfs.opening.persistence import Persistence
 from imgfs.opening.place import Place
 from imgfs.tree import names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from imgfs.model import MountRow
+    from imgfs.block.fetch import Fetcher
+    from imgfs.opening.assembly import Changed
     from imgfs.opening.attempt import Attempts
-    from imgfs.opening.layers import Layer
-    from imgfs.tree.filesystem import FileSystem, FsNode
+    from imgfs.opening.named import Rooted
+    from imgfs.tree.filesystem import FsNode
     from imgfs.tree.nodes import Dir, Node
     from imgfs.tree.tree import Tree
 
@@ -32,57 +39,160 @@ _TABLES: Final = (
     ("fstab", (b"etc", b"fstab")),
     ("drives", (b"windows", b"system32", b"config", b"system")),
 )
-_OTHER_TREES: Final = ("deleted",)
-_NUMBERED: Final = re.compile(r"/dev/(?:[shv]d[a-z]+|xvd[a-z]+|(?:nvme\d+n|mmcblk|loop|nbd)\d+p)(\d+)\Z")
-_MAPPER: Final = "/dev/mapper/"
-_LUKS: Final = "luks-"
-
-
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """One tree of a file system, which may be mounted somewhere."""
-
-    fs: FileSystem
-    index: int
-
-    @property
-    def disk(self) -> str:
-        return self.fs.spec.root
+_CRYPTTAB: Final = (b"etc", b"crypttab")
 
 
 class Systems:
-    """Fills the directory of installed systems by the first look into it."""
+    """Fills the directory of installed systems by the first look into it, and again when more is open.
 
-    __slots__ = ("_attempts", "_complete", "_tree")
+    ``changed`` collects directories, and names in them that mean something else since.
+    """
 
-    def __init__(self, tree: Tree, attempts: Attempts, complete: Callable[[], Awaitable[None]]) -> None:
+    __slots__ = (
+        "_attempts",
+        "_complete",
+        "_folder",
+        "_kept",
+        "_live",
+        "_looked",
+        "_made",
+        "_one",
+        "_persistence",
+        "_tree",
+        "changed",
+    )
+
+    def __init__(
+        self, tree: Tree, attempts: Attempts, fetcher: Fetcher, complete: Callable[[], Awaitable[None]]
+    ) -> None:
         """``complete`` opens every file system that there is."""
+        self._live = Live(tree, attempts, fetcher)
+        self._persistence = Persistence(tree, attempts, self._live)
+        self._kept: dict[str, bytes] = {}  # names of what live systems kept, by address
         self._tree = tree
         self._attempts = attempts
         self._complete = complete
+        self._folder = tree.directory(spec=SYSTEMS)
+        self._folder.fill_with(self._fill)
+        self._one = trio.Lock()
+        self._looked = False
+        self._made: dict[tuple[str, str, str], tuple[bytes, Assembly | Drives] | None] = {}
+        self.changed: Changed = set()
 
-    async def fill(self, folder: Dir) -> None:
-        """Put every installed system into ``folder``.
+    @property
+    def folder(self) -> Dir:
+        """Return the directory."""
+        return self._folder
 
-        Raises:
-            NotFound: there is none.
-        """
-        await self._complete()
-        found = [
-            _Tree(fs, index)
-            for fs in self._tree.file_systems
-            for index, tree in enumerate(fs.client.info.trees)
-            if tree.name not in _OTHER_TREES
-        ]
-        for one in found:
-            for backend, path in _TABLES:
-                table = await self._table(one, path, exact=backend == "fstab")
-                if table is not None:
-                    await self._assemble(folder, one, found, backend, table)
-        if not folder.names():
+    async def again(self) -> None:
+        """Put together again what somebody looked at: more of it may be open now."""
+        if self._looked:
+            await self._make()
+
+    def later(self) -> None:
+        """Put together again when somebody looks: an image inside an image was opened."""
+        if self._looked:
+            self._folder.fill_with(self._fill)
+
+    async def _fill(self) -> None:
+        await self._make()
+        if not self._folder.names():
             raise NotFound("no installed system in these images")
 
-    async def _table(self, one: _Tree, path: Sequence[bytes], *, exact: bool) -> FsNode | None:
+    async def _make(self) -> None:
+        async with self._one:
+            self._looked = True
+            await self._complete()
+            await self._live.enter(rooted(self._tree.file_systems, self._attempts.layers))
+            every = rooted(self._tree.file_systems, self._attempts.layers)
+            named = Named(every)
+            locked = [layer.path for layer in self._attempts.layers if layer.state == "locked" and layer.path]
+            for one in every:
+                for backend, path in _TABLES:
+                    await self._system(one, backend, path, named, locked)
+
+            for kept in await self._live.kept(every):
+                together = partial(self._live.together, kept)
+                await self._changed(kept.place, self._name(kept.one) + b"." + kept.name, together)
+            for kind, medium, keeper in await self._persistence.pairs(every):
+                together = partial(self._persistence.together, kind, medium, keeper)
+                await self._changed(
+                    str(keeper.spec), self._name(medium) + b"." + kind.names[0].encode(), together
+                )
+
+    async def _changed(
+        self, place: str, name: bytes, together: Callable[[str, Dir], Awaitable[Node | None]]
+    ) -> None:
+        """Put a live system with its changes in, if that is certain; ``place`` is where these are kept."""
+        if place in self._kept:
+            return
+        self._kept[place] = name = names.distinct(name, 2, self._taken())
+        path = f"{SYSTEMS}/{names.printable(name)}"
+        try:
+            node = await together(path, self._folder)
+        except (EvidenceError, WorkerError) as why:
+            del self._kept[place]  # it may go better another time
+            layer = Layer(spec=f"{place}|live", backend="live", kind="system", path=path, title="Live system")
+            self._attempts.damaged(self._attempts.layers.add(layer), str(why))
+            return
+        if node is not None:
+            self._folder.put(name, node, await node.attr())
+
+    def _taken(self) -> set[bytes]:
+        return {*self._kept.values(), *(made[0] for made in self._made.values() if made)}
+
+    async def _system(
+        self, one: Rooted, backend: str, path: Sequence[bytes], named: Named, locked: Sequence[str]
+    ) -> None:
+        """Put one system together, if a tree has such a table."""
+        key = (str(one.fs.spec), one.info.name, backend)
+        if key not in self._made:
+            self._made[key] = await self._found(one, backend, path)
+        if (made := self._made[key]) is None:
+            return
+        name, system = made
+        self.changed |= await system.make(named)
+        missing(system.layer, locked)
+        if (root := system.root) is not None and self._folder.child(name) is not root:
+            self._folder.put(name, root, await root.attr())
+
+    async def _found(
+        self, one: Rooted, backend: str, path: Sequence[bytes]
+    ) -> tuple[bytes, Assembly | Drives] | None:
+        """Let a worker read the table of a tree; None: there is none, or none that can be read."""
+        exact = backend == "fstab"
+        tables = [await self._table(one, path, exact=exact)]
+        tables += [await self._table(one, _CRYPTTAB, exact=True)] if exact and tables[0] else []
+        try:
+            sources = [await table.open() for table in tables if table is not None]
+        except (EvidenceError, WorkerError):
+            return None
+        if not sources:
+            return None
+        name = names.distinct(self._name(one), 2, self._taken())
+        place = Place(self._folder, one.fs.spec, f"{SYSTEMS}/{names.printable(name)}", Options(), 0)
+        file_names = [path.decode() for path, _ in zip((b"", _CRYPTTAB[-1]), sources, strict=False)]
+        layer, answer = await self._attempts.open(discover()[backend], sources, place, "system", file_names)
+        layer.members.clear()
+        if answer is None or not isinstance(answer.opened, MountTable):
+            return None
+        layer.state = "open"
+        layer.notes += answer.opened.notes
+        rows = answer.opened.rows
+        made = Drives if answer.opened.drives else Assembly
+        return name, made(self._tree, one, rows, layer)
+
+    def _name(self, one: Rooted) -> bytes:
+        """Return what a system is called: by its volume, and its tree unless that is the first."""
+        volume = next((layer for layer in one.lineage if layer.path), None)
+        path = volume.path if volume is not None else str(one.fs.spec)
+        if one.within:  # in a file of the evidence, whose address is put before its name
+            path = path.removeprefix(f"{one.within}/").partition("/")[2] or path
+        if one.index:
+            path = f"{path}.{one.info.name}"
+        return names.escape(path.replace("/", ".").encode())
+
+    async def _table(self, one: Rooted, path: Sequence[bytes], *, exact: bool) -> FsNode | None:
         node = self._tree.root_of(one.fs, one.index)
         try:
             for name in path:
@@ -90,156 +200,6 @@ class Systems:
             return node if (await node.attr()).kind is Kind.REG else None
         except (EvidenceError, WorkerError, NotFound, NotADirectory):
             return None
-
-    async def _assemble(
-        self, folder: Dir, one: _Tree, every: Sequence[_Tree], backend: str, table: FsNode
-    ) -> None:
-        """Let a worker read a table, and mount what it names."""
-        volume = next((layer for layer in self._lineage(one) if layer.path), None)
-        path = volume.path if volume is not None else str(one.fs.spec)
-        name = names.distinct(names.escape(path.replace("/", ".").encode()), 2, folder)
-        place = Place(folder, one.fs.spec, f"{SYSTEMS}/{names.printable(name)}", Options(), 0)
-        try:
-            source = await table.open()
-        except (EvidenceError, WorkerError):
-            return
-        declared = discover()[backend]
-        layer, answer = await self._attempts.open(declared, [source], place, "system")
-        if answer is None or not isinstance(answer.opened, MountTable):
-            return
-        rows = answer.opened.rows
-        layer.state = "open"
-        layer.notes += answer.opened.notes
-        if answer.opened.drives:
-            await self._drives(folder, name, rows, every, layer)
-        else:
-            await self._root(folder, name, one, rows, every, layer)
-
-    async def _drives(
-        self, folder: Dir, name: bytes, rows: Sequence[MountRow], every: Sequence[_Tree], layer: Layer
-    ) -> None:
-        """Put the drives of a system side by side."""
-        drives = self._tree.directory(spec=layer.spec)
-        for row in rows:
-            if (there := self._match(row, every, None, layer)) is not None:
-                root = self._view(there)
-                drives.add(row.where, root, await root.attr())
-        if drives.names():
-            folder.add(name, drives)
-        else:
-            layer.note("none of its drives is among these images")
-
-    async def _root(
-        self,
-        folder: Dir,
-        name: bytes,
-        one: _Tree,
-        rows: Sequence[MountRow],
-        every: Sequence[_Tree],
-        layer: Layer,
-    ) -> None:
-        """Mount what a table names, those further up first."""
-        root = self._view(one)
-        for row in sorted(rows, key=lambda row: len(_parts(row.where))):
-            parts = _parts(row.where)
-            if not parts:
-                continue
-            where = names.printable(row.where)
-            if (there := self._match(row, every, one, layer)) is None:
-                continue
-            try:
-                node = root
-                for part in parts:
-                    node = await _entry(node, part, exact=True)
-                if (await node.attr()).kind is not Kind.DIR:
-                    raise NotADirectory(where)
-                mounted = self._view(there)
-                attr = await mounted.attr()
-            except ImgfsError as why:
-                layer.note(f"{where}: {row.what} is not shown there: {why}")
-                continue
-            node.fs.mounts[node.address.tree, node.address.inum] = mounted, attr
-            layer.members.append(f"{where}: {there.fs.spec}")
-        folder.add(name, root, await root.attr())
-
-    def _view(self, one: _Tree) -> FsNode:
-        """Attach a file system once more: in a system its directories have other places, hence numbers."""
-        fs = self._tree.attach(one.fs.client, one.fs.sources, one.fs.spec)
-        return self._tree.root_of(fs, one.index)
-
-    def _match(self, row: MountRow, every: Sequence[_Tree], root: _Tree | None, layer: Layer) -> _Tree | None:
-        """Return the one tree that a row names; None: none or several, which is said."""
-        found = [one for one in every if self._is(row, one, root)]
-        where = names.printable(row.where)
-        if not found:
-            layer.note(f"{where}: {row.what} is not among these images")
-        elif len({id(one.fs) for one in found}) > 1:
-            layer.note(f"{where}: {row.what} names {len(found)} volumes of these images: none is shown there")
-        else:
-            if row.what.startswith("dev:") and _NUMBERED.match(row.what[4:]):
-                layer.note(f"{where}: {row.what[4:]} is taken for {found[0].fs.spec}, by its number alone")
-            return found[0]
-        return None
-
-    def _is(self, row: MountRow, one: _Tree, root: _Tree | None) -> bool:
-        trees = one.fs.client.info.trees
-        wanted = next((i for i, tree in enumerate(trees) if tree.name == row.tree), None) if row.tree else 0
-        if one.index != wanted:
-            return False
-        kind, _, value = row.what.partition(":")
-        info = one.fs.client.info
-        lineage = self._lineage(one)
-        slot = next((layer for layer in lineage if layer.kind == "volume"), None)
-        match kind:
-            case "uuid":
-                return bool(value) and info.uuid.casefold() == value.casefold()
-            case "label":
-                return bool(value) and info.label == value
-            case "partuuid":
-                return slot is not None and bool(value) and slot.uuid.casefold() == value.casefold()
-            case "partlabel":
-                return slot is not None and bool(value) and slot.label == value
-            case "mbr":
-                signature, _, offset = value.partition(":")
-                return (
-                    slot is not None and slot.uuid.startswith(f"{signature}-") and slot.start == int(offset)
-                )
-            case "dev":
-                return _is_device(value, one, lineage, slot, root)
-        return False
-
-    def _lineage(self, one: _Tree) -> list[Layer]:
-        """Return the records of the layers that a file system lies in, the innermost first."""
-        spec = str(one.fs.spec)
-        above = [
-            layer
-            for layer in self._attempts.layers
-            if layer.kind != "system" and (spec == layer.spec or spec.startswith(f"{layer.spec}|"))
-        ]
-        return sorted(above, key=lambda layer: -len(layer.spec))
-
-
-def _is_device(
-    device: str, one: _Tree, lineage: Sequence[Layer], slot: Layer | None, root: _Tree | None
-) -> bool:
-    if slot is None:
-        return False
-    if number := _NUMBERED.match(device):  # whose disk it was is not recorded: it is taken for the root's
-        plain = root is not None and one.disk == root.disk and slot.backend in ("mbr", "gpt")
-        return plain and slot.slot == int(number[1])
-    if device.startswith(_MAPPER + _LUKS):
-        wanted = device.removeprefix(_MAPPER + _LUKS)
-        return any(layer.backend == "luks" and layer.uuid == wanted for layer in lineage)
-    group = next((layer for layer in lineage if layer.backend == "lvm2" and layer.kind == "table"), None)
-    if group is None or slot.backend != "lvm2":
-        return False
-    # device-mapper doubles the hyphens of names that it joins by one (dmsetup(8))
-    joined = f"{group.label.replace('-', '--')}-{slot.label.replace('-', '--')}"
-    return device in (f"/dev/{group.label}/{slot.label}", _MAPPER + joined)
-
-
-def _parts(path: bytes) -> list[bytes]:
-    return [part for part in path.split(b"/") if part not in (b"", b".")]
 
 
 async def _entry(node: Node, name: bytes, *, exact: bool) -> FsNode:

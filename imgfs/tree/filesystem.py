@@ -26,7 +26,7 @@ from imgfs.tree.nodes import Child
 from imgfs.tree.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from imgfs.block.pieces import ByteSource
     from imgfs.model import Layout, Page, Spec
@@ -44,10 +44,13 @@ class FileSystem:
 
     __slots__ = (
         "_walk",
+        "apart",
         "client",
         "damaged",
+        "guard",
         "id",
         "mounts",
+        "of",
         "shared",
         "sources",
         "spec",
@@ -64,9 +67,13 @@ class FileSystem:
         self.sources = sources
         self.spec = spec
         self.shared = SharedUnits(str(spec))
+        self.of: FileSystem | None = None  # what this is attached again
+        self.apart = False  # put together from others: no volume of the images
+        # refuses files whose contents are not what it has of them
+        self.guard: Callable[[FsNode], Awaitable[None]] | None = None
         self._walk = Walk()
         # by tree and number of a directory: what an installed system has mounted there
-        self.mounts: dict[tuple[int, int], tuple[FsNode, Attr]] = {}
+        self.mounts: dict[tuple[int, int], tuple[Node, Attr]] = {}
         self.damaged: dict[str, str] = {}  # listings that are not whole, by tree and number
         self.xattrs: OrderedDict[tuple[int, int, int, int], dict[bytes, bytes]] = OrderedDict()
 
@@ -113,7 +120,10 @@ class FileSystem:
 
         Raises:
             Malformed: the layout fails a check, or is not as long as the attributes say.
+            NotSupported: its contents lie elsewhere.
         """
+        if self.guard is not None:
+            await self.guard(FsNode(self, Ino(0), address))
         key = address[:4]
         source = self.tree.layouts.get(key)
         if source is None:
@@ -167,6 +177,17 @@ class FsNode:
                 )
             raise NotFound(names.printable(name))
         return self.fs.tree.place(self, row.entry)
+
+    async def entry(self, name: bytes) -> Entry:
+        """Return what this directory says of a name.
+
+        Raises:
+            NotFound: it has none, as far as it can be read.
+        """
+        row = None if self.ino in self.fs.tree.loops else await self._rows().find(name)
+        if row is None:
+            raise NotFound(names.printable(name))
+        return row.entry
 
     async def _nested(self, name: bytes) -> Node:
         row = await self._rows().find(name[:-1])

@@ -16,6 +16,7 @@ from imgfs.tree.filesystem import FileSystem, FsNode, is_place
 from imgfs.tree.handles import LayoutCache
 from imgfs.tree.inodes import ALIAS, MAX_FILE_SYSTEMS, Address, Aliases, pack, unpack
 from imgfs.tree.later import LaterRaw, LaterTree
+from imgfs.tree.merged import Merged, own_contents
 from imgfs.tree.nodes import Blob, Child, Dir, Raw
 
 if TYPE_CHECKING:
@@ -112,15 +113,51 @@ class Tree:
         self._file_systems.append(fs)
         return fs
 
+    def attach_again(self, fs: FileSystem) -> FileSystem:
+        """Give a file system a further number: its directories lie elsewhere there.
+
+        Raises:
+            NotSupported: 32,767 file systems are attached.
+        """
+        again = self.attach(fs.client, fs.sources, fs.spec)
+        again.of = fs.of or fs
+        return again
+
     def root_of(self, fs: FileSystem, tree: int) -> FsNode:
         """Return the root of a subvolume; its number is never freed."""
-        address = Address(fs.id, tree, fs.client.info.trees[tree].root)
+        return self.rooted_at(fs, tree, fs.client.info.trees[tree].root)
+
+    def rooted_at(self, fs: FileSystem, tree: int, inum: int) -> FsNode:
+        """Return a directory that is the root of what is shown of ``fs``; its number is never freed."""
+        address = Address(fs.id, tree, inum)
         ino = pack(address)
         if ino is None:
             ino = self._aliases.number(address)
             self._aliases.hold(ino)
         self._parents[ino] = Ino(0)
         return FsNode(fs, ino, address)
+
+    def union(self, folders: Sequence[tuple[FileSystem, int, int]]) -> Merged:
+        """Lay directories over each other, the uppermost first: file systems, trees, and numbers.
+
+        Raises:
+            NotSupported: 32,767 file systems are attached.
+        """
+        layers = [self.rooted_at(self.attach_again(fs), tree, inum) for fs, tree, inum in folders]
+        for layer in layers[:-1]:
+            layer.fs.guard = own_contents
+        return self.merged(layers, None)
+
+    def merged(self, layers: Sequence[FsNode], parent: Merged | None) -> Merged:
+        """Make a directory of several trees; ``parent`` None: it is the root of what is shown."""
+        node = Merged(self, self._new(), layers, parent, parent.roots if parent else layers)
+        self._static[node.ino] = node
+        self.put_below(node.ino, parent.ino if parent else Ino(0))
+        return node
+
+    def put_below(self, ino: Ino, parent: Ino) -> None:
+        """Record where a directory stands."""
+        self._parents[ino] = parent
 
     # --- numbers -------------------------------------------------------------------------------------
     def node(self, ino: Ino) -> Node:
@@ -158,12 +195,16 @@ class Tree:
             self.loops.add(ino)
         return ino
 
-    def place(self, parent: FsNode, entry: Entry) -> FsNode:
+    def place(self, parent: FsNode, entry: Entry) -> Node:
         """Return the node of an entry as it stands in ``parent``, or what is mounted there."""
         mounts = parent.fs.mounts
         if mounts and (mounted := mounts.get((parent.address.tree, entry.attr.inum))) is not None:
             self._parents[mounted[0].ino] = parent.ino
             return mounted[0]
+        return self.covered(parent, entry)
+
+    def covered(self, parent: FsNode, entry: Entry) -> FsNode:
+        """Return the node of an entry as it stands in ``parent``, whatever is mounted there."""
         ino = self.number(parent, entry)
         if ino & ALIAS:
             address = self._aliases.address(ino)
@@ -236,6 +277,11 @@ class Tree:
             disk = self._nested.setdefault(address[:4], disk)
         return disk
 
+    @property
+    def nested_disks(self) -> list[Dir]:
+        """Return the disks inside files that were entered."""
+        return list(self._nested.values())
+
     def nested_row(self, parent: FsNode, index: int) -> Child | None:
         """Return row ``index`` of the disks listed beside their files."""
         images = self._images.get(parent.ino, [])
@@ -259,5 +305,5 @@ class Tree:
 
     @property
     def file_systems(self) -> list[FileSystem]:
-        """Return what is attached, by number."""
-        return list(self._file_systems)
+        """Return what is attached, by number, without what is attached again."""
+        return [fs for fs in self._file_systems if fs.of is None]

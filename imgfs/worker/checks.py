@@ -317,8 +317,11 @@ def check_opened(reply: OpenReply, tickets: Sequence[int]) -> None:
                 raise WorkerLied(f"an index of {indexing.total} bytes in {indexing.parts} parts")
             _check_texts(indexing.why)
         case MountTable() as mounts:
-            if len(mounts.rows) > limits.MAX_MOUNTS or any(len(r.where) > NAME_MAX for r in mounts.rows):
+            paths = [path for row in mounts.rows for path in (row.where, *row.folders)]
+            if len(mounts.rows) > limits.MAX_MOUNTS or len(paths) > 2 * limits.MAX_MOUNTS:
                 raise WorkerLied(f"{len(mounts.rows)} mounts")
+            if any(len(path) > NAME_MAX for path in paths):
+                raise WorkerLied("a path of more bytes than any has")
             _check_texts(*mounts.notes, *(word for row in mounts.rows for word in (row.what, row.tree)))
 
 

@@ -67,7 +67,12 @@ def open_btrfs(reader: Reader, options: Options) -> Files:
         notes.append("the tree of checksums cannot be read: contents are shown without comparing them")
     info = FilesInfo(
         type="btrfs",
-        trees=tuple([TreeInfo(name, FIRST) for name in roots.names(subvolumes)]),
+        trees=tuple(
+            [
+                TreeInfo(name, FIRST, number=one.number, chosen=one.number == roots.default)
+                for name, one in zip(roots.names(subvolumes), subvolumes, strict=True)
+            ]
+        ),
         block=head.sector,
         size=head.size,
         label=head.label,
