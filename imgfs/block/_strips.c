@@ -3,7 +3,8 @@
  * A job is one strip: bytes of a host file that are read at once, and units in them that follow each other in
  * the result. It succeeds if every unit decodes to exactly as many bytes as it should; whatever else happens,
  * the job has failed, and somebody slower says why. Decoders are those of libraries that are fuzzed (libdeflate,
- * LZ4, Zstandard), taken from the system when this module is loaded; without one its codecs are not offered.
+ * LZ4, Zstandard), taken from the system when this module is loaded; without one its codecs are not offered. LZO
+ * is decoded by what is in _lzo1x.h.
  *
  * Ciphertext of AES-XTS is read to where its plaintext will be, where the processor has what _xts.c needs.
  *
@@ -23,10 +24,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "_lzo1x.h"
 #include "_xts.h"
 
-enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, KINDS };
-static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts"};
+enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, LZO, KINDS };
+static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts", "lzo"};
 enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4, VECTOR = 16, AT_ONCE = 256 };
 
 /* --- libraries ----------------------------------------------------------------------------------------- */
@@ -66,6 +68,7 @@ static void load(void) {
     has[ZSTD] = find(one, "ZSTD_createDCtx", &zstd_new) & find(one, "ZSTD_freeDCtx", &zstd_free) &
                 find(one, "ZSTD_findFrameCompressedSize", &zstd_frame) &
                 find(one, "ZSTD_decompressDCtx", &zstd_whole) & find(one, "ZSTD_isError", &zstd_failed);
+    has[LZO] = 1;
     unsigned char key[32] = {0}, vector[VECTOR] = {0}, sector[512] = {0};
     has[XTS] = xts_wide(key, 16, vector, 1, sizeof sector, sector);
 }
@@ -132,6 +135,8 @@ static int unit(const tools *t, int kind, const unsigned char *in, size_t held, 
             return 0;
         found = zstd_whole(t->zstd, to, length, in, held);
         return !zstd_failed(found) && found == length;
+    case LZO:
+        return !lzo1x(in, held, to, length, &found) && found == length;
     }
     return 0;
 }

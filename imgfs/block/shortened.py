@@ -2,16 +2,18 @@
 
 btrfs compresses no further than the end of the file, and counts the unit in whole sectors. See ``codecs``.
 
-Source: btrfs.readthedocs.io, "Compression" and "On-disk format" (ram_bytes of a file extent item).
+Source: btrfs.readthedocs.io, "Compression", with the description of LZO's segments there, and "On-disk
+format" (ram_bytes of a file extent item).
 """
 
 from __future__ import annotations
 
 import importlib
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imgfs.block.inflating import Parameters, held
+from imgfs.block.lzo import decompress
 from imgfs.block.unpacking import zstd
 from imgfs.errors import BadUnit
 
@@ -24,6 +26,9 @@ except ImportError:  # no wheel for this machine: slower, same results
     from zlib import error as DeflateError  # type: ignore[assignment]  # noqa: N812
 
     zlib_decompress = None  # type: ignore[assignment]
+
+
+_WORD: Final = 4
 
 
 def zlib_short(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
@@ -79,6 +84,34 @@ def _unsaid(make: type, failure: type[Exception], stored: memoryview, length: in
     except failure as why:
         raise BadUnit(f"a compressed unit does not decode: {why}") from why
     return data
+
+
+def lzo_short(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: ARG001, FBT001
+    """Decode segments of LZO; bytes behind them are ignored. Parameter ``short``: as above.
+
+    The length of all comes first, then for each segment its length and its bytes, a stream of its own of at
+    most ``short`` bytes, a sector. A length does not cross a sector; what is left of one is skipped.
+
+    Raises:
+        BadUnit: they do not decode to that many bytes.
+    """
+    sector = parameters.get("short", 0)
+    if not isinstance(sector, int) or sector <= _WORD:
+        raise BadUnit(f"segments of sectors of {sector!r} bytes")
+    total, at, parts, room = int.from_bytes(stored[:_WORD], "little"), _WORD, [], length
+    if not _WORD < total <= len(stored):
+        raise BadUnit(f"segments of {total} bytes in {len(stored)}")
+    while at < total and room > 0:
+        if sector - at % sector < _WORD:
+            at += sector - at % sector
+        size = int.from_bytes(stored[at : at + _WORD], "little")
+        at += _WORD
+        if not 0 < size <= total - at:
+            raise BadUnit(f"a segment of {size} bytes at {at} of {total}")
+        parts.append(decompress(stored[at : at + size], min(sector, room)))
+        room -= len(parts[-1])
+        at += size
+    return filled(b"".join(parts), length, parameters)
 
 
 def filled(data: Block, length: int, parameters: Parameters) -> Block:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from imgfs.block import lzo
+from imgfs.block.codecs import decode
 from imgfs.block.lzo import decompress, decompress_slowly
 from imgfs.errors import BadUnit
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from imgfs.model import Codec
+from tests.block.lzolibrary import compressed
 
 END = b"\x11\0\0"
+LINES = b"".join(b"%d lines of text, %d\n" % (n % 77, n * n % 1009) for n in range(9000))[:131_072]
+SANITIZED = ("-O2", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan")
+WAYS = ("lzo1x_1", "lzo1x_1_15", "lzo1x_999")
 
 
 @pytest.mark.parametrize(
@@ -92,12 +95,51 @@ def test_without_the_extension_the_same_is_read(monkeypatch: pytest.MonkeyPatch)
         decompress(b"\x15abcd", 100)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_unit_decodes_to_exactly_its_bytes(way: str) -> None:
+    """Distances and lengths around copies of 8 and 16 bytes, in rooms without a byte to spare."""
+    rng = random.Random(3)
+    for distance in range(1, 41):
+        part = rng.randbytes(distance)
+        data = b"".join(part * rng.randrange(1, 9) + rng.randbytes(rng.randrange(20)) for _ in range(40))
+        for length in (len(data), len(data) - 1, len(data) - 17):
+            stored = compressed(data[:length], way)
+            unit = decode(Codec("lzo"), memoryview(stored + b"behind"), True, length)
+            assert bytes(unit) == decompress_slowly(stored, length) == data[:length]
+            for wrong in (length - 1, length + 1):
+                with pytest.raises(BadUnit):
+                    decode(Codec("lzo"), memoryview(stored), True, wrong)
+
+
+@pytest.mark.slow
+def test_no_damaged_stream_makes_it_touch_a_byte_outside(tmp_path: Path) -> None:
+    """200,000 damaged streams under the sanitizers of the compiler, in buffers of exactly their sizes."""
+    if shutil.which("gcc") is None:
+        pytest.skip("not installed: gcc")
+    program, source = tmp_path / "lzofuzz", Path(__file__).with_name("lzofuzz.c")
+    built = subprocess.run(["gcc", *SANITIZED, "-o", program, source], check=False, capture_output=True)
+    if built.returncode:
+        pytest.skip("the compiler has no sanitizers")
+    seeds = []
+    rng = random.Random(5)
+    for number, data in enumerate((LINES[:3000], rng.randbytes(200) * 9, bytes(4000), rng.randbytes(700))):
+        for way in WAYS:
+            seeds.append(tmp_path / f"{number}-{way}")
+            seeds[-1].write_bytes(compressed(data, way))
+    turns = 200_000 // len(seeds) + 1
+    done = subprocess.run([program, "1", str(turns), *seeds], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    good, wrong = map(int, done.stdout.split())
+    assert good > 10_000
+    assert wrong > 10_000
+
+
 @pytest.mark.slow
 def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
     """Every algorithm mksquashfs has, taken out of its images: data blocks lie from byte 96 on."""
     if shutil.which("mksquashfs") is None:
         pytest.skip("not installed: mksquashfs")
-    text = b"".join(b"%d lines of text, %d\n" % (n % 77, n * n % 1009) for n in range(9000))[:131_072]
+    text = LINES
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_bytes(text)
     for name in ("lzo1x_1", "lzo1x_1_11", "lzo1x_1_12", "lzo1x_1_15", "lzo1x_999"):

@@ -17,6 +17,7 @@ from imgfs.block.readahead import Readahead
 from imgfs.block.spares import Spares
 from imgfs.errors import EvidenceError
 from imgfs.model import Codec, Enciphered
+from tests.block.lzolibrary import compressed
 from tests.block.test_fetch import fetched, image, packed, units
 
 if TYPE_CHECKING:
@@ -47,7 +48,14 @@ def zstd(data: bytes) -> bytes:
     return pytest.importorskip("zstandard").compress(data)
 
 
-ENCODERS = {"zlib": zlib.compress, "deflate": raw, "ewf": zlib.compress, "lz4": lz4, "zstd": zstd}
+ENCODERS = {
+    "zlib": zlib.compress,
+    "deflate": raw,
+    "ewf": zlib.compress,
+    "lz4": lz4,
+    "zstd": zstd,
+    "lzo": compressed,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +141,7 @@ async def test_natively_or_not_is_the_same_whatever_is_stored(tmp_path: Path, co
 @pytest.mark.trio
 async def test_bytes_behind_a_unit_are_ignored(tmp_path: Path) -> None:
     contents = units(64)
-    for codec in {"zlib", "deflate", "zstd"} & set(native.KINDS):
+    for codec in {"zlib", "deflate", "zstd", "lzo"} & set(native.KINDS):
         (tmp_path / codec).mkdir()
         blocks = await natively(strips_of(tmp_path / codec, codec, contents, behind=bytes(7)))
         assert b"".join(bytes(block or b"") for block in blocks) == b"".join(contents), codec

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgfs.backends.btrfs.lzo import segments
 from imgfs.block import lzo, sums
 from imgfs.block.build import build
 from imgfs.block.codecs import decode
@@ -285,18 +284,26 @@ def test_segments_of_lzo_decode_across_sectors(monkeypatch, quick) -> None:
     data = rng.randbytes(20 * 4096 + 777)
     parts = [data[at : at + 4096] for at in range(0, len(data), 4096)]
     stored = framed(parts)
-    assert segments(stored + bytes(100), len(data), 4096) == data
-    assert segments(stored, 21 * 4096, 4096) == data + bytes(21 * 4096 - len(data))
+    codec = Codec("lzo-short", {"short": 4096})
+
+    def segments(stored: bytes, length: int) -> bytes:
+        return bytes(decode(codec, memoryview(stored), True, length))
+
+    assert segments(stored + bytes(100), len(data)) == data
+    assert segments(stored, 21 * 4096) == data + bytes(21 * 4096 - len(data))
     for wrong in (stored[:-5], b"", bytes(50), stored[:4] + b"\xff\xff\xff\xff" + stored[8:]):
         with pytest.raises(BadUnit):
-            segments(wrong, len(data), 4096)
+            segments(wrong, len(data))
+    for sector in (0, 4, b"4096"):
+        with pytest.raises(BadUnit):
+            decode(Codec("lzo-short", {"short": sector}), memoryview(stored), True, len(data))
     for seed in range(200):
         rng = random.Random(seed)
         damaged = bytearray(stored)
         for _ in range(3):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         try:
-            assert len(segments(bytes(damaged), len(data), 4096)) == len(data)
+            assert len(segments(bytes(damaged), len(data))) == len(data)
         except BadUnit:
             continue
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends.btrfs.nodes import Gap
 from imgfs.block.sums import SUMS
-from imgfs.errors import BadUnit, EvidenceError, LostBytes
+from imgfs.errors import EvidenceError
 from imgfs.model import LOST, Inline, Linear, Summed
 
 if TYPE_CHECKING:
@@ -70,29 +70,6 @@ class Checksums:
             also=also.tobytes(),
         )
         return stack.add(claim)
-
-    def verified(self, logical: int, length: int) -> bytes:
-        """Return bytes of data, from a place where all their checksums are right.
-
-        Raises:
-            EvidenceError: there is none.
-        """
-        parts = self.parts(logical, length)
-        if any(part.leaf is None for part in parts):
-            raise LostBytes(f"no checksums of address {logical}")
-        sums = b"".join(
-            [part.leaf.data[part.start : part.start + part.length] for part in parts if part.leaf]
-        )
-        failed: EvidenceError = BadUnit(f"checksum of what lies at address {logical}")
-        for way in range(self._space.ways([(logical, length)])):
-            try:
-                data = self._space.read(logical, length, way)
-            except EvidenceError as why:
-                failed = why
-                continue
-            if SUMS[self._super.checksum][1](data, self._sector) == sums:
-                return data
-        raise failed
 
     def _held(self, stack: Stack, parts: list[Part]) -> int:
         """Return the number of a layout that holds the checksums themselves."""

@@ -13,13 +13,12 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from imgfs.backends.btrfs import lzo
 from imgfs.backends.btrfs.nodes import Gap
 from imgfs.backends.btrfs.space import Stack
 from imgfs.block.codecs import decode
 from imgfs.errors import EvidenceError, Malformed
 from imgfs.limits import MAX_LINK, MAX_RUNS, MAX_SIZE
-from imgfs.model import HOLE, LOST, PACKED_CODED, Codec, Foreign, Inline, Linear, Ragged
+from imgfs.model import HOLE, LOST, PACKED_CODED, Codec, Inline, Linear, Ragged
 
 if TYPE_CHECKING:
     from imgfs.backends.btrfs.checksums import Checksums
@@ -34,8 +33,7 @@ _HEAD: Final = struct.Struct("<QQBBHB")
 _BODY: Final = struct.Struct("<4Q")
 _INLINE, _PREALLOCATED = 0, 2
 _KINDS: Final = 3
-_CODECS: Final = {1: "zlib-short", 3: "zstd-short"}
-_METHODS: Final = frozenset((*_CODECS, lzo.METHOD))
+_CODECS: Final = {1: "zlib-short", 2: "lzo-short", 3: "zstd-short"}
 _UNIT: Final = 1 << 20  # decoded bytes of a compressed extent: the kernel writes an eighth of it
 _ROW: Final = struct.Struct("<QQII")
 _LISTED: Final = 4096  # bytes of inline content that travel with a name
@@ -118,7 +116,7 @@ def _extent(found: Map, number: int, data: bytes, sector: int) -> None:
         (at | stored | skip) % sector
         or not 0 < stored <= MAX_SIZE - at
         or (cipher or other)
-        or (method and (method not in _METHODS or not skip < decoded <= _UNIT or stored > _UNIT))
+        or (method and (method not in _CODECS or not skip < decoded <= _UNIT or stored > _UNIT))
     ):
         found.put(length, "lost")
     elif method:
@@ -136,14 +134,12 @@ def _extent(found: Map, number: int, data: bytes, sector: int) -> None:
 
 
 def _inline(stored: bytes, decoded: int, method: int, other: int, sector: int) -> bytes:
-    if other or (method and method not in _METHODS):
+    if other or (method and method not in _CODECS):
         raise Malformed("inline content in an unknown encoding")
     if not method:
         if len(stored) < decoded:
             raise Malformed("inline content that is cut off")
         return stored[:decoded]
-    if method == lzo.METHOD:
-        return lzo.segments(stored, decoded, sector)
     return bytes(decode(_codec(method, sector), memoryview(stored), True, decoded))
 
 
@@ -244,13 +240,7 @@ def _joined(last: tuple[int, int, int], target: int) -> bool:
 def _units(found: Map, stack: Stack, starts: list[int], stored: int, sector: int) -> list[tuple[int, int]]:
     """Return (layout, first byte) of each compressed extent, decoded."""
     places: list[tuple[int, int]] = [(0, 0)] * len(found.coded)
-    own = lzo.Slots(found)
-    if own.size:
-        number = stack.add(Foreign(size=own.size, why="LZO"))
-        turns = [turn for turn, key in enumerate(found.coded) if key[3] == lzo.METHOD]
-        for turn, place in zip(turns, own.places, strict=True):
-            places[turn] = (number, place)
-    for method in sorted({key[3] for key in found.coded} - {lzo.METHOD}):
+    for method in sorted({key[3] for key in found.coded}):
         rows, at, members = bytearray(), 0, []
         for turn, (key, start) in enumerate(zip(found.coded, starts, strict=True)):
             if key[3] == method:

@@ -6,13 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._listings import Listings
-from imgfs.backends.btrfs import lzo
 from imgfs.backends.btrfs.extents import EMPTY, Map, content_of, layouts_of, listed, map_of
 from imgfs.backends.btrfs.inode import ITEM, KIND_OF_TYPE, NODATASUM, attr_of, facts_of, flags_of
 from imgfs.backends.btrfs.nodes import INODE_ITEM, Gap, Leaf
 from imgfs.backends.btrfs.subvolumes import FIRST, ROOT_ITEM
 from imgfs.backends.btrfs.xattr import entries, xattrs_of
-from imgfs.errors import EvidenceError, NotFound
+from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.model import Attr, Entry, Kind, Page
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ class BtrfsFiles:
         self._subvolumes = subvolumes
         self._default = default
         self._checksums = checksums
-        self._map: tuple[tuple[int, int], lzo.Slots, Checksums | None] | None = None  # of who read last
         self._known = {one.number for one in subvolumes}
         self._leaves: list[list[Leaf]] = [[] for _ in subvolumes]
         self._listings = [Listings(partial(self._entries, tree)) for tree in range(len(subvolumes))]
@@ -102,12 +100,8 @@ class BtrfsFiles:
         return found | self._said(one.number) if inum == FIRST else found
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
-        """Return bytes of what only the worker decodes."""
-        if self._map is None or self._map[0] != (tree, inum):
-            found, compared = self._mapped(tree, inum, stream)
-            self._map = ((tree, inum), lzo.Slots(found), compared)
-        _, slots, checksums = self._map
-        return slots.read(self._space, checksums, self._sector, offset, length)
+        """Refuse: there are no foreign bytes."""
+        raise Malformed(f"inode {inum} of {tree}, stream {stream}: no bytes [{offset}, {offset + length})")
 
     def _mapped(self, tree: int, inum: int, stream: int) -> tuple[Map, Checksums | None]:
         """Return where a regular file lies, and what its sectors are compared with."""

@@ -81,7 +81,7 @@ class Contents:
             return EMPTY
         codec = self._compressor.codec
         sizes, fragment, full = self._parts(inode)
-        if fragment is not None and not full and not fragment.verbatim and codec is not None:
+        if fragment is not None and not full and not fragment.verbatim:
             run = Linear(  # what most files are
                 size=inode.size,
                 logical=_ZERO,
@@ -94,12 +94,8 @@ class Contents:
             return (Foreign(size=inode.size, why=f"a table of {len(sizes)} blocks"),)
         coded = any(size and not size & VERBATIM for size in sizes)
         coded = coded or (fragment is not None and not fragment.verbatim)
-        if not coded or codec is None:
-            rows, which = self._runs(inode, sizes, fragment, full)
-            if not coded:
-                return (linear(inode.size, rows),)
-            why = f"{self._compressor.name} is decoded by the worker"
-            return Foreign(size=inode.size, why=why), Linear.of(inode.size, rows, which)
+        if not coded:
+            return (linear(inode.size, self._runs(inode, sizes, fragment, full)),)
         layouts: list[Layout] = [self._packed(full, sizes, inode.start, codec)] if sizes else []
         if fragment is None:
             return tuple(layouts)
@@ -186,30 +182,23 @@ class Contents:
         )
         return Packed(size=size, unit=self._superblock.block, codec=codec, table=words.tobytes())
 
-    def _runs(
-        self, inode: Inode, sizes: list[int], fragment: Fragment | None, full: int
-    ) -> tuple[list[Row], list[int]]:
-        """Return runs of what is stored verbatim, holes, and what layout 1 decodes; neighbours are joined."""
+    def _runs(self, inode: Inode, sizes: list[int], fragment: Fragment | None, full: int) -> list[Row]:
+        """Return runs of what is stored verbatim, and holes; neighbours are joined."""
         rows: list[Row] = []
-        which: list[int] = []
         for begin, length, word, place in self._stretches(inode, sizes, fragment, full):
-            source = 0
             if not word:
                 target = HOLE
-            elif not word & VERBATIM:
-                target, source = begin, 1
             elif (word & LENGTH) < length or place + length > self._reader.size:
                 target = LOST
             else:
                 target = place
-            if rows and which[-1] == source:
+            if rows:
                 logical, before, last = rows[-1]
                 if last == target if target < 0 else last >= 0 and last + before == target:
                     rows[-1] = (logical, before + length, last)
                     continue
             rows.append((begin, length, target))
-            which.append(source)
-        return rows, which
+        return rows
 
     def _stretches(
         self, inode: Inode, sizes: list[int], fragment: Fragment | None, full: int

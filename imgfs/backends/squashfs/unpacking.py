@@ -36,10 +36,10 @@ _ZSTD_UNKNOWN: Final = (-1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Compressor:
-    """One way to compress. ``codec`` is the daemon's, None: only a worker decodes it."""
+    """One way to compress. ``codec`` is the daemon's."""
 
     name: str
-    codec: Codec | None
+    codec: Codec
     decode: Callable[[bytes, int], bytes]  # stored bytes, at most so many decoded ones; raises BadUnit
     length: Callable[[bytes], int] | None = None  # what the stored bytes say they decode to, 0: nothing
 
@@ -139,7 +139,7 @@ _BARE: Final = Compressor("lzma", Codec("lzma", {"form": lzma1.BARE}), _bare)
 BY_NUMBER: Final = {
     1: _GZIP,
     2: _ALONE,
-    3: Compressor("lzo", None, lzo.decompress),
+    3: Compressor("lzo", Codec("lzo"), lzo.decompress),
     4: Compressor("xz", Codec("xz"), _xz, _xz_length),
     5: Compressor("lz4", Codec("lz4"), _lz4),
     6: Compressor("zstd", Codec("zstd"), _zstd, _zstd_length),
