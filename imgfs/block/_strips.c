@@ -113,6 +113,12 @@ static int inflated(const tools *t, const unsigned char *in, size_t held, unsign
 static int unit(const tools *t, int kind, const unsigned char *in, size_t held, int coded, unsigned char *to,
                 size_t length) {
     size_t found = 0;
+    if (!coded && kind != EWF && kind != DEFLATE) { /* stored verbatim, between units that are not */
+        if (held < length)
+            return 0;
+        memcpy(to, in, length);
+        return 1;
+    }
     switch (kind) {
     case ZLIB:
         return inflated(t, in, held, to, length);

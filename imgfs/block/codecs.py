@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs.block.clusters import clusters
 from imgfs.block.expert import ewf, ewf2
 from imgfs.block.galois import galois
-from imgfs.block.inflating import Parameters, deflate, gzip_member, zlib_stream
+from imgfs.block.inflating import Parameters, deflate, gzip_member, held, zlib_stream
 from imgfs.block.lzma1 import lzma_unit
 from imgfs.block.lzo import lzo
 from imgfs.block.pieces import Block
@@ -20,28 +20,43 @@ from imgfs.block.restarting import bzip2_block, deflate_window, lz4_blocks
 from imgfs.block.shaping import repeat, sectors
 from imgfs.block.shortened import lzo_short, zlib_short, zstd_short
 from imgfs.block.unpacking import bzip2, lz4, snappy, xz, xz_block, zstd
+from imgfs.errors import BadUnit
 
 if TYPE_CHECKING:
     from imgfs.model import Codec
 
 Decoder = Callable[[memoryview, bool, int, Parameters], Block]
 
+
+def or_plain(decoder: Decoder) -> Decoder:
+    """Return a decoder of units that may lie verbatim between compressed ones: all are one strip."""
+
+    def either(stored: memoryview, coded: bool, length: int, parameters: Parameters) -> Block:  # noqa: FBT001
+        if coded:
+            return decoder(stored, coded, length, parameters)
+        if len(stored) < length:
+            raise BadUnit(held(len(stored), length))
+        return bytes(stored[:length])
+
+    return either
+
+
 DECODERS: Final[Mapping[str, Decoder]] = {
     "ewf": ewf,
     "ewf2": ewf2,
     "deflate": deflate,
-    "zlib": zlib_stream,
-    "zstd": zstd,
+    "zlib": or_plain(zlib_stream),
+    "zstd": or_plain(zstd),
     "zlib-short": zlib_short,
     "zstd-short": zstd_short,
     "lzo-short": lzo_short,
-    "lz4": lz4,
-    "lzo": lzo,
+    "lz4": or_plain(lz4),
+    "lzo": or_plain(lzo),
     "snappy": snappy,
     "bzip2": bzip2,
-    "xz": xz,
+    "xz": or_plain(xz),
     "xz-block": xz_block,
-    "lzma": lzma_unit,
+    "lzma": or_plain(lzma_unit),
     "clusters": clusters,
     "gzip": gzip_member,
     "deflate-window": deflate_window,

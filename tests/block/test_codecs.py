@@ -138,6 +138,14 @@ def test_blocks_of_other_lengths_and_damage_are_bad_units(name, encode) -> None:
             assert len(decode(Codec(name), memoryview(damaged), True, UNIT)) == UNIT
 
 
+@pytest.mark.parametrize("name", ["zlib", "zstd", "lz4", "lzo", "xz", "lzma"])
+def test_units_stored_verbatim_are_what_they_are(name) -> None:
+    data = random.Random(6).randbytes(UNIT)
+    assert decode(Codec(name), memoryview(data + b"behind"), False, UNIT) == data
+    with pytest.raises(BadUnit):
+        decode(Codec(name), memoryview(data[:-1]), False, UNIT)
+
+
 def test_snappy_that_may_be_verbatim() -> None:
     data = random.Random(2).randbytes(UNIT)
     codec = Codec("snappy", {"unit": UNIT, "plain": 1})

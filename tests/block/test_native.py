@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import zlib
+from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,7 @@ from imgfs.block.pieces import Coded, Strip
 from imgfs.block.readahead import Readahead
 from imgfs.block.spares import Spares
 from imgfs.errors import EvidenceError
-from imgfs.model import Codec, Enciphered
+from imgfs.model import PACKED_CODED, PACKED_PLAIN, Codec, Enciphered, Packed
 from tests.block.lzolibrary import compressed
 from tests.block.test_fetch import fetched, image, packed, units
 
@@ -136,6 +138,33 @@ async def test_natively_or_not_is_the_same_whatever_is_stored(tmp_path: Path, co
             elif block is not None:
                 assert block == wanted
     assert differ
+
+
+@pytest.mark.parametrize("codec", ["zlib", "lz4", "zstd", "lzo"])
+@pytest.mark.trio
+async def test_verbatim_units_among_others_are_copied(tmp_path: Path, codec: str) -> None:
+    if codec not in native.KINDS:
+        pytest.skip(f"the library for {codec} is not installed")
+    contents = units(64)
+    stored, rows = bytearray(), array("Q")
+    for number, content in enumerate(contents):
+        kept = content if number % 3 else ENCODERS[codec](content)
+        rows.extend((len(stored), len(kept) | (PACKED_PLAIN if number % 3 else PACKED_CODED) << 32))
+        stored += kept
+    claim = Packed(size=sum(map(len, contents)), unit=UNIT, codec=Codec(codec), table=rows.tobytes())
+    OPEN.append(image(tmp_path, bytes(stored)))
+    source = build([claim], [OPEN[-1]], "test")
+    strips = [piece.unit for piece in source.plan(0, source.size) if isinstance(piece, Coded)]
+    assert all(isinstance(strip, Strip) for strip in strips)
+    blocks = await natively(strips)
+    assert b"".join(bytes(block or b"") for block in blocks) == b"".join(contents)
+    for strip, block in zip(strips, blocks, strict=True):
+        at = strip.stored.offset
+        assert decode_strip(strip, memoryview(stored)[at : at + strip.stored.length]) == block
+    short = Packed(size=UNIT * 2, unit=UNIT, codec=Codec(codec), table=rows[2:6].tobytes())
+    (piece,) = build([short], [OPEN[-1]], "test").plan(0, UNIT * 2)
+    cut = replace(piece.unit, ends=(piece.unit.ends[0], piece.unit.ends[1] - 1))
+    assert await natively([cut]) == [None]
 
 
 @pytest.mark.trio

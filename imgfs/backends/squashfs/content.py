@@ -15,12 +15,13 @@ from imgfs.backends._layouts import linear
 from imgfs.backends.squashfs.inode import NO_FRAGMENT
 from imgfs.backends.squashfs.tables import LENGTH, VERBATIM, Fragment, Fragments
 from imgfs.errors import BadUnit, Malformed
-from imgfs.limits import MAX_RUNS
+from imgfs.limits import MAX_RUNS, MIB
 from imgfs.model import (
     HOLE,
     LOST,
     PACKED_CODED,
     PACKED_HOLE,
+    PACKED_PLAIN,
     PACKED_ROW,
     Codec,
     Foreign,
@@ -173,12 +174,13 @@ class Contents:
     def _packed(self, size: int, sizes: list[int], start: int, codec: Codec) -> Packed:
         words = array("Q", bytes(PACKED_ROW * len(sizes)))
         words[::2] = array("Q", accumulate([start, *[word & LENGTH for word in sizes[:-1]]]))
+        wide, flags = max(MIB // self._superblock.block, 1), list[int]()
+        for at in range(0, len(sizes), wide):  # verbatim blocks among others are decoded as one strip
+            some = sizes[at : at + wide]
+            plain = PACKED_PLAIN if any(word and not word & VERBATIM for word in some) else 0
+            flags += [plain if word & VERBATIM else PACKED_CODED if word else PACKED_HOLE for word in some]
         words[1::2] = array(
-            "Q",
-            [
-                word & LENGTH | (0 if word & VERBATIM else PACKED_CODED if word else PACKED_HOLE) << 32
-                for word in sizes
-            ],
+            "Q", [word & LENGTH | flag << 32 for word, flag in zip(sizes, flags, strict=True)]
         )
         return Packed(size=size, unit=self._superblock.block, codec=codec, table=words.tobytes())
 
