@@ -83,6 +83,9 @@ def _build(place: Path, sizes: Sizes) -> None:
         _ntfs(source, place / "ntfs.raw", sizes)
     if shutil.which("mksquashfs"):
         quiet("mksquashfs", source, place / "tree.squashfs", "-quiet", "-no-progress")
+        for name in ("lzo", "xz"):
+            image = place / f"{name}.squashfs"
+            quiet("mksquashfs", source, image, "-quiet", "-no-progress", "-comp", name)
     if shutil.which("mkfs.erofs"):
         quiet("mkfs.erofs", "--quiet", "-zlz4", "-C65536", place / "tree.erofs", source)
     shutil.rmtree(source)

@@ -122,6 +122,8 @@ class Figures:
                 )
                 for image, peer, bar in (
                     ("tree.squashfs", "squashfuse", ">= 2"),
+                    ("lzo.squashfs", "squashfuse", ">= 2"),
+                    ("xz.squashfs", "squashfuse", ">= 2"),
                     ("tree.erofs", "kernel loop", ">= 0.5"),
                 )
             ],

@@ -108,3 +108,17 @@ def test_the_instrument_measures_a_mount_and_writes_what_it_saw(tmp_path) -> Non
     assert seen["ext4.raw", "imgfs", "daemon without its caches, after find"]["cold"][0] < 100
     assert not result["left_out"]
     assert "| P6 |" in (tmp_path / "r/result.md").read_text()
+
+
+@pytest.mark.slow
+def test_readers_are_measured_beside_tsk_and_the_media(tmp_path) -> None:
+    need("mkfs.ext4", "genromfs")
+    command = [sys.executable, "-m", "bench.readers", "--rounds=1", "--files=1200", "--big=2"]
+    command += ["--only=^(ext4|fat32|tree.romfs)", "--images", tmp_path / "m", "--out", tmp_path / "r"]
+    subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, timeout=300)
+    result = json.loads((tmp_path / "r/readers.json").read_text())
+    assert not result["left out"]
+    assert set(result["ratios"]) == {"ext4 through TSK", "ext4.raw", "fat32.raw", "tree.romfs"}
+    for name in ("ext4.raw", "fat32.raw", "tree.romfs"):
+        assert set(result["ratios"][name]) == {"find / TSK", "file / disk.raw"}
+        assert all(value > 0 for value in result["ratios"][name].values())

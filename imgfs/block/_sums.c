@@ -271,7 +271,24 @@ static PyObject *fletcher64(PyObject *self, PyObject *args) {
     return PyBytes_FromStringAndSize((const char *)out, 8);
 }
 
+PyDoc_STRVAR(exfat_doc, "exfat(data)\n--\n\n"
+    "Return the checksum of 16 bits of bytes as exFAT's directories have it: rotated right, and the next byte added.\n");
+
+static PyObject *exfat(PyObject *self, PyObject *args) {
+    Py_buffer data;
+    unsigned sum = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*", &data))
+        return NULL;
+    const unsigned char *at = data.buf, *stop = at + data.len;
+    while (at < stop)
+        sum = ((sum << 15 | sum >> 1) + *at++) & 0xFFFF;
+    PyBuffer_Release(&data);
+    return PyLong_FromUnsignedLong(sum);
+}
+
 static PyMethodDef methods[] = {
+    {"exfat", exfat, METH_VARARGS, exfat_doc},
     {"fletcher64", fletcher64, METH_VARARGS, fletcher64_doc},
     {"crc32c", crc32c, METH_VARARGS, crc32c_doc},
     {"xxh64", xxh64, METH_VARARGS, xxh64_doc},

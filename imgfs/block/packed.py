@@ -6,7 +6,7 @@ The table stays the bytes that came from the worker, and is checked row by row w
 from __future__ import annotations
 
 from itertools import compress, repeat
-from operator import not_
+from operator import lt, not_
 from typing import TYPE_CHECKING, Final, Self
 
 from imgfs import limits
@@ -111,8 +111,11 @@ class PackedMap(UnitMap):
         kinds = set(flags)
         if count < FEWEST or not kinds.issubset(_IN_STRIPS) or kinds == {_VERBATIM} or not all(lengths):
             return None
-        if _VERBATIM in kinds and min(compress(lengths, map(not_, flags))) < self.unit:
-            return None  # too short, or perhaps the last
+        if _VERBATIM in kinds:
+            held = [self.unit] * count
+            held[-1] = min(self.unit, self.size - (index + count - 1) * self.unit)
+            if any(map(lt, compress(lengths, map(not_, flags)), compress(held, map(not_, flags)))):
+                return None
         lengths = list(map(min, lengths, repeat(self._longest)))
         ends = [start + length for start, length in zip(starts, lengths, strict=True)]
         start, stop = min(starts), max(ends)

@@ -1,7 +1,8 @@
 """Checksums that file systems store with sectors and nodes: of many in one call, for workers and the daemon.
 
 Source: RFC 3720, appendix B.4 (CRC-32C); Cyan4973/xxHash, doc/xxhash_spec.md (XXH64); FIPS 180-4 (SHA-256);
-RFC 7693 (BLAKE2b with digests of 32 bytes and no key); Apple File System Reference (Fletcher-64).
+RFC 7693 (BLAKE2b with digests of 32 bytes and no key); Apple File System Reference (Fletcher-64); Microsoft,
+exFAT File System Specification 1.00, 6.3.3 (SetChecksum).
 """
 
 from __future__ import annotations
@@ -116,6 +117,16 @@ def _blake2(data: bytes | bytearray | memoryview, sector: int) -> bytes:
             for at in range(0, len(view), sector)
         ]
     )
+
+
+def exfat(data: bytes | bytearray) -> int:
+    """Return the checksum of bytes as exFAT's directories have it: rotated right, and the next byte added."""
+    if _fast is not None:
+        return _fast.exfat(data)
+    total = 0
+    for byte in data:
+        total = ((total & 1) << 15 | total >> 1) + byte & 0xFFFF
+    return total
 
 
 SUMS: Final[Mapping[str, tuple[int, Summed]]] = {  # bytes of a checksum, and what makes those of sectors

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
+from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imgfs.errors import NotMine, NotSupported
-from imgfs.model import Foreign, Packed
+from imgfs.model import PACKED_CODED, Foreign, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, open_files, walk
 from tests.backends.compared import SOURCE, same
@@ -84,6 +86,29 @@ def test_what_was_packed_is_read(trees: Trees, tmp_path: Path, name: str) -> Non
 def test_contract_holds_on_a_good_image(trees: Trees, tmp_path: Path) -> None:
     folder, _ = trees(2000)
     check_files("squashfs", make(folder, tmp_path / "image"), kept(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gzip", "lzo", "xz", "lz4", "zstd", "lzma"])
+def test_verbatim_blocks_among_others_are_read_with_them(tmp_path: Path, name: str) -> None:
+    """What does not become smaller is stored as it is: each third block, a stretch of 2 MiB, and the last."""
+    rng = random.Random(4)
+    block = 131_072
+    noise = [number % 3 == 0 or 16 <= number < 32 for number in range(50)]
+    data = b"".join(
+        rng.randbytes(block) if one else b"%08d" % number * (block // 8) for number, one in enumerate(noise)
+    )
+    data += rng.randbytes(70_000)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "mixed").write_bytes(data)
+    image = make(tree, tmp_path / "image", "-comp", name, "-no-fragments")
+    (layout,) = check_files("squashfs", image, {b"mixed": data})[b"mixed"].layout or open_files(
+        "squashfs", FileReader(image)
+    ).layout(0, 1, 0)
+    assert isinstance(layout, Packed)
+    flags = [word >> 32 for word in array("Q", layout.table)[1::2]]
+    assert flags == [*(0 if one else PACKED_CODED for one in noise), 0]
 
 
 @pytest.mark.slow

@@ -239,7 +239,8 @@ async def test_verbatim_units_among_coded_ones_are_part_of_the_strip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     chance = random.Random(11)
-    contents = [chance.randbytes(UNIT // 4) * 4 for _ in range(150)]
+    contents = [chance.randbytes(UNIT // 4) * 4 for _ in range(151)]
+    contents.append(chance.randbytes(UNIT // 3))  # the last, which is verbatim
     whole = b"".join(contents)
     source = source_of(tmp_path, *woven(chance, contents))
     strips = [piece.unit for piece in source.plan(0, source.size)]

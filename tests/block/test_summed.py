@@ -351,3 +351,15 @@ def test_both_ways_to_fletcher_agree(length: int, monkeypatch: pytest.MonkeyPatc
         assert sum(accumulate(whole)) % 0xFFFFFFFF == 0
     with pytest.raises(ValueError, match="whole words"):
         sums._fast.fletcher64(b"abc")
+
+
+def test_checksums_of_exfat_are_the_same_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(8)
+    for length in (0, 1, 2, 94, 606):
+        data = rng.randbytes(length)
+        quick = sums.exfat(data)
+        with monkeypatch.context() as patch:
+            patch.setattr(sums, "_fast", None)
+            assert sums.exfat(data) == quick
+    assert sums.exfat(b"\x01") == 1
+    assert sums.exfat(b"\x01\xff") == 0x80FF  # the bit that is moved out comes in at the top

@@ -7,10 +7,10 @@ bitmap), 7.2 (up-case table), 7.4 (file), 7.6 (stream extension), 7.7 (file name
 from __future__ import annotations
 
 import struct
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends.fat.volume import SLOT, Item, Parsed
+from imgfs.block.sums import exfat
 from imgfs.errors import EvidenceError, NotFound
 from imgfs.limits import MAX_SIZE
 
@@ -176,27 +176,13 @@ def _skip(data: bytes, at: int, stop: int) -> int:
     return max((stop - len(rest)) // SLOT * SLOT, at) if rest else stop
 
 
-@cache
-def _rotated() -> tuple[int, ...]:
-    """Return each 16-bit number rotated right by one: a look-up is what a checksum costs a byte.
-
-    Numbers above 16 bits, sums with one byte, stand for their remainders.
-    """
-    plain = [(number & 1) << 15 | number >> 1 for number in range(1 << 16)]
-    return tuple(plain + plain[:256])
-
-
 def _sum(data: bytes, at: int, length: int) -> int:
     """Return the checksum of a set as it was before anything in it was marked deleted."""
-    rotated = _rotated()
-    total = rotated[data[at] | _IN_USE] + data[at + 1]
-    if not data[at] & _IN_USE:
-        marked = bytearray(data[at : at + length])
+    marked = bytearray(data[at : at + length])
+    if not marked[0] & _IN_USE:
         marked[::SLOT] = bytes(byte | _IN_USE for byte in marked[::SLOT])
-        data, at = bytes(marked), 0
-    for byte in data[at + 4 : at + length]:
-        total = rotated[total] + byte
-    return total & 0xFFFF
+    del marked[2:4]  # the checksum itself
+    return exfat(marked)
 
 
 def _is_whole(data: bytes, at: int, length: int) -> bool:
