@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
-from imgfs.errors import Malformed, NotMine
+from imgfs.errors import Malformed, NotFound, NotMine
 from imgfs.model import Kind, Linear, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
@@ -58,6 +59,94 @@ def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
 def test_other_bytes_are_not_iso() -> None:
     with pytest.raises(NotMine):
         open_files("iso9660", MemoryReader(bytes(1 << 16)))
+
+
+def linked(tree: Path) -> None:
+    """Write files of several names, and some that only look alike."""
+    (tree / "inner").mkdir(parents=True)
+    for name, data in (("a", b"hello\n"), ("empty", b""), ("copy", b"hello\n"), ("lonely", b"")):
+        (tree / name).write_bytes(data)
+        os.utime(tree / name, (10**9, 10**9))
+    (tree / "link").symlink_to("a")
+    os.mkfifo(tree / "pipe")
+    for name, other in (
+        ("b", "a"),
+        ("inner/c", "a"),
+        ("void", "empty"),
+        ("inner/soft", "link"),
+        ("tube", "pipe"),
+    ):
+        os.link(tree / other, tree / name, follow_symlinks=False)
+
+
+def families(numbers: dict[bytes, int]) -> set[frozenset[bytes]]:
+    """Return which names share a number."""
+    found: dict[int, set[bytes]] = {}
+    for path, number in numbers.items():
+        found.setdefault(number, set()).add(path)
+    return {frozenset(paths) for paths in found.values()}
+
+
+def number_of(top: Path) -> dict[bytes, int]:
+    paths = {path: os.lstat(path) for path in top.rglob("*")}
+    return {os.fsencode(path.relative_to(top)): told.st_ino for path, told in paths.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["xorriso", "genisoimage", "genisoimage -no-cache-inodes"])
+def test_names_of_one_file_share_a_number(tmp_path: Path, tool: str) -> None:
+    need("xorriso", "genisoimage")
+    tree, image, out = tmp_path / "tree", tmp_path / "disc.iso", tmp_path / "out"
+    linked(tree)
+    if tool == "xorriso":
+        run("xorriso", "-as", "mkisofs", "-quiet", "--hardlinks", "-R", "-J", "-o", image, tree)
+        run("xorriso", "-osirrox", "on", "-hardlinks", "on", "-indev", image, "-extract", "/", out)
+        truth = families(number_of(out))
+        assert truth == families(number_of(tree))
+    else:  # it writes no serial numbers: only extents say it, or nothing does
+        run(*tool.split(), "-quiet", "-R", "-J", "-o", image, tree)
+        names = families(number_of(tree))
+        kept = {frozenset({b"a", b"b", b"inner/c"})} if tool == "genisoimage" else set()
+        truth = {frozenset({path}) for family in names - kept for path in family} | kept
+    reader = FileReader(image)
+    files, again = open_files("iso9660", reader), open_files("iso9660", reader)
+    found = walk(files)
+    assert families({path: entry.attr.inum for path, entry in found.items()}) == truth
+    assert found[b"a"].attr.nlink == 3
+    for path, entry in found.items():  # of a worker that has listed nothing
+        assert again.stat(0, entry.attr.inum, 0) == entry.attr, path
+        assert again.layout(0, entry.attr.inum, 0) == files.layout(0, entry.attr.inum, 0)
+        serial = again.xattrs(0, entry.attr.inum)
+        assert list(serial) == ([b"user.imgfs.inode"] if tool == "xorriso" else [])
+    joliet = {path: entry.attr.inum for path, entry in walk(files, 1).items()}
+    assert len(families(joliet)) == len(joliet)  # it knows no links
+    with pytest.raises(NotFound):
+        again.stat(
+            0, found[b"inner/c"].attr.inum ^ 1 if tool != "genisoimage -no-cache-inodes" else 1 << 62, 0
+        )
+    reader.close()
+
+
+@pytest.mark.slow
+def test_records_of_one_serial_number_that_contradict_each_other_are_two_files(tmp_path: Path) -> None:
+    need("xorriso")
+    tree, image = tmp_path / "tree", tmp_path / "disc.iso"
+    linked(tree)
+    run("xorriso", "-as", "mkisofs", "-quiet", "--hardlinks", "-R", "-o", image, tree)
+    reader = FileReader(image)
+    data = bytearray(reader.read(0, reader.size))
+    entry = walk(open_files("iso9660", reader))[b"b"]
+    reader.close()
+    place = data.index(b"NM\x06\x01\x00b")  # what stands before it in the record
+    start = data.rindex(b"PX\x2c\x01", 0, place)
+    data[start + 4] ^= 0o20  # the permissions
+    changed = MemoryReader(bytes(data))
+    files = open_files("iso9660", changed)
+    found = walk(files)
+    assert found[b"a"].attr.inum == found[b"inner/c"].attr.inum == entry.attr.inum
+    assert found[b"b"].attr.inum != entry.attr.inum
+    for path in (b"a", b"b"):
+        assert open_files("iso9660", changed).stat(0, found[path].attr.inum, 0) == found[path].attr
 
 
 Recorded = tuple[dict[str, "Path"], dict[str, dict[bytes, trees.Told]]]

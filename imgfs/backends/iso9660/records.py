@@ -27,6 +27,7 @@ _SLOTS: Final = (1, 2, 3, 0)  # which bit of TF is the time M, A, C, B
 _NO_TIMES: Final = (None, None, None, None)
 _RECORD: Final = struct.Struct("<xBI4xI4x7s3B4xB")  # up to the length of the identifier
 _PX: Final = struct.Struct("<4xI4xI4xI4xI")
+_SERIAL: Final = struct.Struct("<I")
 _ZONES: Final = 52  # quarters of an hour from UTC at most
 _KEPT: Final = 16_384  # stamps: the files of a directory share most of theirs
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,6 +45,7 @@ class RockRidge:
     nlink: int = 1
     uid: int = 0
     gid: int = 0
+    serial: int = 0  # 0: none
     link: bytes | None = None
     times: Times = _NO_TIMES  # M, A, C, B
     child: int | None = None  # block of a directory moved elsewhere
@@ -123,6 +125,8 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
             at += length
             if sign == b"PX" and length >= 36:
                 found.mode, found.nlink, found.uid, found.gid = _PX.unpack_from(body)
+                if length >= 44:
+                    (found.serial,) = _SERIAL.unpack_from(body, 36)
             elif sign == b"TF" and length >= 5:
                 found.times = _times(body, found.times)
             elif sign == b"NM" and length >= 5:
