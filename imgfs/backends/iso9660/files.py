@@ -14,6 +14,7 @@ import msgspec
 
 from imgfs.backends._layouts import linear
 from imgfs.backends._listings import Listings
+from imgfs.backends.iso9660.attributes import attributes_of
 from imgfs.backends.iso9660.links import SHARED, Links
 from imgfs.backends.iso9660.records import (
     ASSOCIATED,
@@ -102,9 +103,10 @@ class IsoFiles:
         return more.link
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
-        """Return the serial number of Rock Ridge: the format has none."""
+        """Return the attributes that xorriso records, and the serial number of Rock Ridge."""
         _, more = self._record(tree, inum)
-        return {b"user.imgfs.inode": b"%d" % more.serial} if more.serial else {}
+        own = {b"user.imgfs.inode": b"%d" % more.serial} if more.serial else {}
+        return own | attributes_of(more.attributes)
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Refuse: every stream has a layout."""
@@ -127,8 +129,14 @@ class IsoFiles:
     def _more(self, view: View, record: Record) -> RockRidge:
         if view.skip is None:
             return RockRidge()
-        skip = 0 if record.at == view.root else view.skip
-        return rock_ridge(self._reader, record, skip, self._block)
+        if record.at != view.root:
+            return rock_ridge(self._reader, record, view.skip, self._block)
+        at = record.extent * self._block  # of the root, its own entry tells: SUSP 1.12, section 5.3
+        raw = self._reader.read(at, min(SECTOR, self._reader.size - at)) if at < self._reader.size else b""
+        dot = parse(raw, 0, at)
+        if dot is None:
+            return RockRidge()
+        return rock_ridge(self._reader, dot, max(dot.use.find(b"SP", 0, 16), 0), self._block)
 
     def _entries(self, tree: int, inum: int) -> Iterator[Entry | str]:
         record, _ = self._record(tree, inum)

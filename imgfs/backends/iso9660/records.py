@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 SECTOR: Final = 2048
 DIRECTORY, ASSOCIATED, MORE = 0x02, 0x04, 0x80  # file flags
-_CONTINUATIONS: Final = 64  # CE entries of one record; a cycle ends here
+_CONTINUATIONS: Final = 256  # CE entries of one record
+_ATTRIBUTES: Final = 1 << 20  # bytes of the AL entries of one record
 _SLOTS: Final = (1, 2, 3, 0)  # which bit of TF is the time M, A, C, B
 _NO_TIMES: Final = (None, None, None, None)
 _RECORD: Final = struct.Struct("<xBI4xI4x7s3B4xB")  # up to the length of the identifier
@@ -52,6 +53,7 @@ class RockRidge:
     relocated: bool = False  # this is the place it was moved to
     rdev: tuple[int, int] = (0, 0)
     zipped: Zipped | None = None
+    attributes: bytes = b""  # component areas of AL entries
     damaged: str = ""
 
 
@@ -113,8 +115,8 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
     """Return what the system use area of a record and its continuations say."""
     found = RockRidge()
     name, link, joined = bytearray(), bytearray(), False
-    area = record.use[skip:]
-    for _ in range(_CONTINUATIONS):
+    area, seen, held = record.use[skip:], set[tuple[int, int]](), list[bytes]()
+    while True:
         following = None
         at, end = 0, len(area) - 3
         while at < end:
@@ -138,16 +140,24 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
             elif sign == b"SL" and length >= 5:
                 joined = _components(body[5:], link, joined=joined)
                 found.link = bytes(link)
+            elif sign == b"AL" and length >= 5:
+                held.append(body[5:])
             else:
                 _apply(found, sign, body)
         if following is None:
             break
         where, offset, length = following
+        if (where, offset) in seen or len(seen) >= _CONTINUATIONS:
+            found.damaged = f"{len(seen)} continuations, which do not end"
+            break
+        seen.add((where, offset))
         try:
             area = reader.read(where * block + offset, min(length, 64 * 1024))
         except EvidenceError:
             found.damaged = f"continuation at block {where} cannot be read"
             break
+    if held:
+        found.attributes = b"".join(held)[:_ATTRIBUTES]
     return found
 
 
