@@ -1,4 +1,4 @@
-"""FAT against others: a guest's kernel on recorded disks, 7-Zip on a composed tree of 10,000 files."""
+"""FAT and exFAT against others: a guest's kernel on recorded disks, 7-Zip on a tree of 10,000 files."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ def without_root(truth: Mapping[bytes, Seen]) -> dict[bytes, Seen]:
     return {path: row for path, row in truth.items() if path}
 
 
-def as_the_kernel_shows_it(image: Path, truth: Mapping[bytes, Seen], *, attributes: bool = True) -> None:
-    """Compare every attribute; those of FAT come from the recipe, which asks for them."""
+def as_the_kernel_shows_it(image: Path, truth: Mapping[bytes, Seen], backend: str = "fat") -> None:
+    """Compare every attribute; those of FAT come from the recipe, which asks for them where it can."""
     reader = FileReader(image)
-    files = open_files("fat", reader)
+    files = open_files(backend, reader)
+    assert files.info.notes == ()
     compare(files, reader, truth, rules=replace(KERNEL, hidden=(b"attributes",)))
     for path, entry in walk(files).items():
-        if attributes and path in truth:
+        if path in truth and b"attributes" in truth[path].xattrs:
             kept = files.xattrs(0, entry.attr.inum).get(b"user.imgfs.fat.attributes", b"")
             assert kept == words(int(truth[path].xattrs[b"attributes"])), path
     reader.close()
@@ -71,6 +72,17 @@ def test_what_the_kernel_wrote_is_shown_as_it_shows_it(tmp_path: Path, bits: int
     as_the_kernel_shows_it(image, truth)
 
 
+def test_what_the_kernel_wrote_on_exfat_is_shown_as_it_shows_it(tmp_path: Path) -> None:
+    image, told = guest.load("fat", "exfat", tmp_path)
+    truth = without_root(told["exfat"])
+    assert len(truth) > 80
+    reader = FileReader(image)
+    info = open_files("exfat", reader).info
+    reader.close()
+    assert (info.type, info.label) == ("exfat", "SMALL")
+    as_the_kernel_shows_it(image, truth, "exfat")
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("bits", [16, 32])
 def test_what_this_kernel_wrote_is_shown_as_it_shows_it(tmp_path: Path, bits: int) -> None:
@@ -82,7 +94,7 @@ def test_what_this_kernel_wrote_is_shown_as_it_shows_it(tmp_path: Path, bits: in
     with attached("vfat", image, tmp_path / "mnt", *OPTIONS) as where:
         grown(where, "fat")
     truth = without_root(shown("vfat", image, tmp_path / "again", *OPTIONS))
-    as_the_kernel_shows_it(image, truth, attributes=False)
+    as_the_kernel_shows_it(image, truth)
 
 
 @pytest.mark.parametrize(("bits", "sectors"), [(32, 1), (16, 8)])

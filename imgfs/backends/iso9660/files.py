@@ -115,7 +115,7 @@ class IsoFiles:
     def _record(self, tree: int, inum: int) -> tuple[Record, RockRidge]:
         if not 0 <= tree < len(self._views):
             raise NotFound(f"tree {tree}")
-        if inum >= SHARED:
+        if inum >= SHARED and self._views[tree].skip is not None:
             inum = self._links[tree].place(inum)
         if not 16 * SECTOR <= inum < self._reader.size:
             raise NotFound(f"record {inum} of tree {tree}")

@@ -1,11 +1,13 @@
-# FAT as the kernel writes and reads it: 10,000 files on FAT32, and on FAT16 and FAT12 names, sizes, attributes.
+# FAT and exFAT as the kernel writes and reads them: 10,000 files, and on small disks names, sizes, attributes.
 # with: ../../backends/generated.py
 # with: ../../backends/seen.py
 # memory: 2048
 # disk: fat12 1M
 # disk: fat16 24M
 # disk: fat32 256M
-modprobe vfat; modprobe nls_cp437; modprobe nls_ascii; modprobe nls_utf8; modprobe nls_iso8859-1
+# disk: exfat 16M
+# disk: exfat-large 384M
+modprobe vfat; modprobe exfat; modprobe nls_cp437; modprobe nls_ascii; modprobe nls_utf8; modprobe nls_iso8859-1
 options=utf8,tz=UTC,shortname=mixed
 cat > /tmp/write.py << 'CODE'
 import fcntl, os, struct, sys
@@ -36,7 +38,10 @@ for number in range(0, 64):  # read-only, hidden, system, archive
         with open(path, "wb") as made:
             made.write(b"x")
         handle = os.open(path, os.O_RDONLY)
-        fcntl.ioctl(handle, 0x40047211, struct.pack("I", number))  # FAT_IOCTL_SET_ATTRIBUTES
+        try:
+            fcntl.ioctl(handle, 0x40047211, struct.pack("I", number))  # FAT_IOCTL_SET_ATTRIBUTES
+        except OSError:  # exFAT has none before 6.8
+            pass
         os.close(handle)
 os.makedirs(where + b"/deep" + b"/inner folder" * 12)
 file(b"deep" + b"/inner folder" * 12 + b"/leaf", b"leaf")
@@ -55,22 +60,33 @@ import seen
 rows = {}
 for path, row in seen.look(sys.argv[1]).items():
     handle = os.open(os.path.join(os.fsencode(sys.argv[1]), path), os.O_RDONLY)
-    (kept,) = struct.unpack("I", fcntl.ioctl(handle, 0x80047210, bytes(4)))  # FAT_IOCTL_GET_ATTRIBUTES
+    try:
+        (kept,) = struct.unpack("I", fcntl.ioctl(handle, 0x80047210, bytes(4)))  # FAT_IOCTL_GET_ATTRIBUTES
+        row = row._replace(xattrs={b"attributes": b"%d" % kept})
+    except OSError:
+        pass
     os.close(handle)
-    rows[path] = row._replace(xattrs={b"attributes": b"%d" % kept})
+    rows[path] = row
 seen.dump(rows, sys.stdout)
 CODE
-for bits in 12 16 32; do
-    mkfs.vfat -F $bits -n "LARGE $bits" -i 1234ABCD /dev/guest/fat$bits > /dev/null 2>&1
-    mount -t vfat -o rw,$options /dev/guest/fat$bits /mnt
-    if [ $bits = 32 ]; then
-        python3 -S /recipe/generated.py /mnt --files 10000 --limits fat > /out/fat32.made
+fill() { # disk, type, limits of the large tree or nothing, options
+    mount -t "$2" -o "rw,$4" "/dev/guest/$1" /mnt
+    if [ "$3" ]; then
+        python3 -S /recipe/generated.py /mnt --files 10000 --limits "$3" > "/out/$1.made"
     else
         python3 -S /tmp/write.py /mnt "$(stat -f -c %S /mnt)"
     fi
     umount /mnt
-    mount -t vfat -o ro,$options /dev/guest/fat$bits /mnt
-    python3 -S /tmp/told.py /mnt > /out/fat$bits.rows
+    mount -t "$2" -o "ro,$4" "/dev/guest/$1" /mnt
+    python3 -S /tmp/told.py /mnt > "/out/$1.rows"
     umount /mnt
+}
+for bits in 12 16 32; do
+    mkfs.vfat -F $bits -n "LARGE $bits" -i 1234ABCD /dev/guest/fat$bits > /dev/null 2>&1
+    fill fat$bits vfat "$([ $bits != 32 ] || echo fat)" $options
     fsck.vfat -n /dev/guest/fat$bits > /out/fat$bits.fsck || true # it takes E5 as a first letter for an error
 done
+mkfs.exfat -L "SMALL" -c 4096 /dev/guest/exfat > /dev/null
+mkfs.exfat -L large /dev/guest/exfat-large > /dev/null
+fill exfat exfat "" iocharset=utf8
+fill exfat-large exfat exfat iocharset=utf8
