@@ -6,9 +6,12 @@ subprocess with a time limit, because a C library may crash or hang and must not
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import subprocess
 import sys
+import time
 from array import array
 from functools import partial
 from pathlib import Path
@@ -216,18 +219,27 @@ def check_hostile(
     """Walk damaged copies of an image; returns the statistics line of the subprocess.
 
     Crashes of the library are survived (the subprocess starts the next seed); what may not happen is
-    an exception outside the contract, or layouts outside the source.
+    an exception outside the contract, or layouts outside the source. ``IMGFS_SEEDS`` in the environment asks
+    for more damages, ``IMGFS_CAMPAIGN`` names a file that is told of them.
     """
-    at, line = 0, ""
-    while at < seeds:
-        command = [sys.executable, "-m", "imgfs.testing.files", backend, str(image), str(at), str(seeds)]
+    more = max(seeds, int(os.environ.get("IMGFS_SEEDS", "0")))
+    seconds *= more / seeds
+    at, line, begin, crashes = 0, "", time.monotonic(), 0
+    while at < more:
+        command = [sys.executable, "-m", "imgfs.testing.files", backend, str(image), str(at), str(more)]
         done = subprocess.run(  # noqa: S603  # ourselves
             command, capture_output=True, text=True, timeout=seconds, check=False, cwd=folder
         )
         lines = done.stdout.splitlines()
-        assert "Traceback" not in done.stderr, done.stderr[-2000:]
-        at = seeds if done.returncode == 0 else int(lines[-1].split()[0]) + 1 if lines else at + 1
+        assert "Traceback" not in done.stderr, (lines[-1:], done.stderr[-2000:])
+        crashes += done.returncode != 0
+        at = more if done.returncode == 0 else int(lines[-1].split()[0]) + 1 if lines else at + 1
         line = lines[-1] if lines else line
+    if report := os.environ.get("IMGFS_CAMPAIGN"):
+        took = round(time.monotonic() - begin, 1)
+        row = {"backend": backend, "image": Path(image).name, "seeds": more, "crashes": crashes}
+        with Path(report).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row | {"outcomes": line.partition(" ")[2], "seconds": took}) + "\n")
     return line
 
 

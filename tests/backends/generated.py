@@ -142,6 +142,7 @@ LIMITS: dict[str, Limits] = {
         depth=40, file_bytes=64 << 20, earliest=315_619_200, latest=4_300_000_000, grain=2 * _SECONDS,
     ),
 }  # fmt: skip
+LIMITS["fat-packed"] = dataclasses.replace(LIMITS["fat"], name_bytes=255)  # what a folder here can hold of it
 SIZES = sorted(
     {0, 1, 2, 100, 300, 700, 3000, 3800, 4000, 6000, 12_288, 20_000, 100_000}
     | {size + near for size in (60, 128, 156, 256, 512, 1024, 2048, 4096, 8192) for near in (-1, 0, 1)}

@@ -26,6 +26,8 @@ class Planted:
     attributes: dict[str, bytes] = field(default_factory=dict)
     forks: dict[str, bytes] = field(default_factory=dict)
     compressed: bool = False
+    flags: int = 0  # of 4.4BSD: the owner's in the low byte, the administrator's 16 bits above
+    finder: bytes = bytes(32)
 
 
 class Volume:
@@ -129,7 +131,7 @@ def build(files: list[Planted]) -> bytes:
         catalog[number, ""] = struct.pack(">HHI", kind, 0, parent) + _named(name)
 
     def permissions(mode: int, flags: int = 0) -> bytes:
-        return struct.pack(">IIBBHI", 501, 20, 0, flags, mode, 1)
+        return struct.pack(">IIBBHI", 501, 20, flags >> 16, flags & 0xFF, mode, 1)
 
     folder = struct.pack(">HHII5I", 1, 0, len(files), 2, *[_TIME] * 5)
     catalog[1, "ATTRS"] = folder + permissions(0o040755) + bytes(32) + bytes(8)
@@ -137,7 +139,7 @@ def build(files: list[Planted]) -> bytes:
     for number, file in enumerate(files, _FIRST):
         extra = 4 if file.attributes or file.forks else 0
         head = struct.pack(">HHII5I", 2, 2 | extra, 0, number, *[_TIME] * 5)
-        head += permissions(0o100644, 0x20 if file.compressed else 0) + bytes(32) + bytes(8)
+        head += permissions(0o100644, file.flags | 0x20 * file.compressed) + file.finder + bytes(8)
         data, resource = volume.place(file.data), volume.place(file.resource)
         catalog[2, file.name] = head + fork(len(file.data), data) + fork(len(file.resource), resource)
         thread(number, 4, 2, file.name)

@@ -1,8 +1,8 @@
-"""Trees of 10,000 files on XFS 4, UDF, HFS+ and APFS, as the kernel of a guest wrote and reads them.
+"""Trees of 10,000 files on XFS 4, UDF, HFS+, APFS, FAT and exFAT, as the kernel of a guest reads them.
 
-IMGFS_GUEST=1 runs this: it fetches packages, boots an emulated machine, and takes six minutes. Without it,
+IMGFS_GUEST=1 runs this: it fetches packages, boots an emulated machine, and takes eight minutes. Without it,
 what the same kernels wrote of some hundred files is compared by test_xfs_recorded, test_udf,
-test_hfs_recorded and test_apfs_recorded.
+test_hfs_recorded, test_apfs_recorded and test_fat_generated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from imgfs.testing.fakes import FileReader
 from imgfs.testing.files import open_files
-from tests.backends import apfsrecorded, largetrees, seen, test_apfs_recorded
+from tests.backends import apfsrecorded, largetrees, seen, test_apfs_recorded, test_fat_generated
 from tests.backends.compared import compare
 from tests.backends.test_hfs_recorded import as_apple
 from tests.guest import apfs, shown
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(
-        not os.environ.get("IMGFS_GUEST"), reason="IMGFS_GUEST=1 boots a guest for six minutes"
+        not os.environ.get("IMGFS_GUEST"), reason="IMGFS_GUEST=1 boots a guest for eight minutes"
     ),
 ]
 
@@ -71,3 +71,12 @@ def test_what_the_module_saw_of_10_000_files_of_apfs_is_shown(tmp_path: Path) ->
     reader.close()
     for disk in ("small", "cased", "exact", "snaps", "many"):
         assert (tmp_path / f"{disk}.fsck").read_bytes() == b""
+
+
+def test_what_the_kernel_saw_of_10_000_files_of_fat_and_exfat_is_shown(tmp_path: Path) -> None:
+    shown.made("fat", tmp_path)
+    for disk, backend in (("fat32", "fat"), ("exfat-large", "exfat")):
+        with (tmp_path / f"{disk}.rows").open() as file:
+            truth = test_fat_generated.without_root(seen.load(file))
+        assert len(truth) == 10_000
+        test_fat_generated.as_the_kernel_shows_it(tmp_path / f"{disk}.img", truth, backend)

@@ -165,7 +165,9 @@ def test_attributes_are_those_of_tsk_and_of_the_streams(tmp_path: Path) -> None:
     shown = walk(hfs)
     for number, file in enumerate(files, 16):
         values = {name.encode(): value for name, value in file.attributes.items()}
-        assert hfs.xattrs(0, number) == values
+        found = hfs.xattrs(0, number)
+        assert found.pop(b"user.imgfs.flags", b"") == (b"compressed" if file.compressed else b"")
+        assert found == values
         listed = re.findall(
             r"ExATTR.*Name: (.*?) +Resident +size: (\d+)", run("istat", tmp_path / "hfs", number)
         )
@@ -294,6 +296,37 @@ def test_a_stream_without_the_mark_of_its_end_is_taken_when_it_is_whole() -> Non
         _lzvn.decompress(b"\xe5abcde", 6)
     with pytest.raises(EvidenceError):
         Compressed(b"fpmc")
+
+
+@pytest.mark.slow
+def test_flags_and_what_the_finder_keeps_are_those_of_istat(tmp_path: Path) -> None:
+    need("istat")
+    image, finder = tmp_path / "hfs", b"TEXTttxt" + bytes(range(24))
+    bits = [*range(4), 16, 17]
+    flags = [1 << bit for bit in bits] + [0, 0x30001, 0x800000]
+    image.write_bytes(
+        build([Planted(name=f"flag {flag:x}", data=b"x", flags=flag, finder=finder) for flag in flags])
+    )
+    reader = FileReader(image)
+    files = open_files("hfs", reader)
+    apart = {"system-immutable": "immutable", "system-append": "append-only", "append": "append-only"}
+    apart["nodump"] = "no-dump"
+    for number, flag in enumerate(flags, 16):
+        found = files.xattrs(0, number)
+        said = run("istat", image, number)
+        told = []
+        for who in ("Admin", "Owner"):
+            value, _, words = re.search(rf"{who} flags: (\d+)( - (.*))?\n", said).groups()  # type: ignore[union-attr]
+            assert int(value) == (flag >> 16 if who == "Admin" else flag & 0xFF)
+            told += (words or "").split()
+        shown = found.get(b"user.imgfs.flags", b"").decode().split()
+        if flag < 1 << 18:  # it has names for these
+            assert sorted(apart.get(word, word) for word in shown) == sorted(told), (flag, shown, said)
+        assert found[b"com.apple.FinderInfo"] == finder
+        assert re.search("File type:.*TEXT", said)
+        assert re.search("File creator:.*ttxt", said)
+    assert files.xattrs(0, 16 + len(flags) - 1)[b"user.imgfs.flags"] == b"firmlink"
+    reader.close()
 
 
 @pytest.mark.slow

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
-from imgfs.errors import Malformed, NotMine
+from imgfs.backends.iso9660.attributes import attributes_of
+from imgfs.errors import Malformed, NotFound, NotMine
 from imgfs.model import Kind, Linear, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
 from imgfs.testing.files import check_files, check_hostile, content, open_files, walk
 from tests.backends import isoimages
+from tests.backends.generated import ACL, CAPABILITY
 from tests.backends.tskimages import many, need, noise, plant, run
 from tests.guest import trees
 
@@ -58,6 +61,169 @@ def test_damage_stays_inside_the_contract(tmp_path: Path) -> None:
 def test_other_bytes_are_not_iso() -> None:
     with pytest.raises(NotMine):
         open_files("iso9660", MemoryReader(bytes(1 << 16)))
+
+
+def linked(tree: Path) -> None:
+    """Write files of several names, and some that only look alike."""
+    (tree / "inner").mkdir(parents=True)
+    for name, data in (("a", b"hello\n"), ("empty", b""), ("copy", b"hello\n"), ("lonely", b"")):
+        (tree / name).write_bytes(data)
+        os.utime(tree / name, (10**9, 10**9))
+    (tree / "link").symlink_to("a")
+    os.mkfifo(tree / "pipe")
+    for name, other in (
+        ("b", "a"),
+        ("inner/c", "a"),
+        ("void", "empty"),
+        ("inner/soft", "link"),
+        ("tube", "pipe"),
+    ):
+        os.link(tree / other, tree / name, follow_symlinks=False)
+
+
+def families(numbers: dict[bytes, int]) -> set[frozenset[bytes]]:
+    """Return which names share a number."""
+    found: dict[int, set[bytes]] = {}
+    for path, number in numbers.items():
+        found.setdefault(number, set()).add(path)
+    return {frozenset(paths) for paths in found.values()}
+
+
+def number_of(top: Path) -> dict[bytes, int]:
+    paths = {path: os.lstat(path) for path in top.rglob("*")}
+    return {os.fsencode(path.relative_to(top)): told.st_ino for path, told in paths.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["xorriso", "genisoimage", "genisoimage -no-cache-inodes"])
+def test_names_of_one_file_share_a_number(tmp_path: Path, tool: str) -> None:
+    need("xorriso", "genisoimage")
+    tree, image, out = tmp_path / "tree", tmp_path / "disc.iso", tmp_path / "out"
+    linked(tree)
+    if tool == "xorriso":
+        run("xorriso", "-as", "mkisofs", "-quiet", "--hardlinks", "-R", "-J", "-o", image, tree)
+        run("xorriso", "-osirrox", "on", "-hardlinks", "on", "-indev", image, "-extract", "/", out)
+        truth = families(number_of(out))
+        assert truth == families(number_of(tree))
+    else:  # it writes no serial numbers: only extents say it, or nothing does
+        run(*tool.split(), "-quiet", "-R", "-J", "-o", image, tree)
+        names = families(number_of(tree))
+        kept = {frozenset({b"a", b"b", b"inner/c"})} if tool == "genisoimage" else set()
+        truth = {frozenset({path}) for family in names - kept for path in family} | kept
+    reader = FileReader(image)
+    files, again = open_files("iso9660", reader), open_files("iso9660", reader)
+    found = walk(files)
+    assert families({path: entry.attr.inum for path, entry in found.items()}) == truth
+    assert found[b"a"].attr.nlink == 3
+    for path, entry in found.items():  # of a worker that has listed nothing
+        assert again.stat(0, entry.attr.inum, 0) == entry.attr, path
+        assert again.layout(0, entry.attr.inum, 0) == files.layout(0, entry.attr.inum, 0)
+        serial = again.xattrs(0, entry.attr.inum)
+        assert serial.pop(b"isofs.di", b"") or entry.attr.nlink < 2 or tool != "xorriso"  # where it was
+        assert list(serial) == ([b"user.imgfs.inode"] if tool == "xorriso" else [])
+    joliet = {path: entry.attr.inum for path, entry in walk(files, 1).items()}
+    assert len(families(joliet)) == len(joliet)  # it knows no links
+    with pytest.raises(NotFound):
+        again.stat(
+            0, found[b"inner/c"].attr.inum ^ 1 if tool != "genisoimage -no-cache-inodes" else 1 << 62, 0
+        )
+    reader.close()
+
+
+@pytest.mark.slow
+def test_records_of_one_serial_number_that_contradict_each_other_are_two_files(tmp_path: Path) -> None:
+    need("xorriso")
+    tree, image = tmp_path / "tree", tmp_path / "disc.iso"
+    linked(tree)
+    run("xorriso", "-as", "mkisofs", "-quiet", "--hardlinks", "-R", "-o", image, tree)
+    reader = FileReader(image)
+    data = bytearray(reader.read(0, reader.size))
+    entry = walk(open_files("iso9660", reader))[b"b"]
+    reader.close()
+    place = data.index(b"NM\x06\x01\x00b")  # what stands before it in the record
+    start = data.rindex(b"PX\x2c\x01", 0, place)
+    data[start + 4] ^= 0o20  # the permissions
+    changed = MemoryReader(bytes(data))
+    files = open_files("iso9660", changed)
+    found = walk(files)
+    assert found[b"a"].attr.inum == found[b"inner/c"].attr.inum == entry.attr.inum
+    assert found[b"b"].attr.inum != entry.attr.inum
+    for path in (b"a", b"b"):
+        assert open_files("iso9660", changed).stat(0, found[path].attr.inum, 0) == found[path].attr
+
+
+def xattrs(path: Path) -> dict[bytes, bytes]:
+    return {
+        os.fsencode(name): os.getxattr(path, name, follow_symlinks=False)
+        for name in os.listxattr(path, follow_symlinks=False)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["on", "any"])  # ACLs in a form of their own, or as any attribute
+def test_attributes_and_acls_are_shown(tmp_path: Path, what: str) -> None:
+    need("xorriso", "bsdtar")
+    tree, image, out = tmp_path / "tree", tmp_path / "disc.iso", tmp_path / "out"
+    (tree / "folder").mkdir(parents=True)
+    for count in (0, 1, 30):
+        (tree / f"file{count}").write_bytes(b"content")
+        for number in range(count):
+            os.setxattr(tree / f"file{count}", f"user.number {number}", b"%d" % number * (number % 4))
+    for size in (0, 254, 255, 256, 3000):
+        (tree / f"long{size}").write_bytes(b"")
+        os.setxattr(tree / f"long{size}", "user.long", noise(size))
+    os.setxattr(tree / "file0", "system.posix_acl_access", ACL)
+    os.setxattr(tree / "folder", "system.posix_acl_access", ACL)
+    os.setxattr(tree / "folder", "system.posix_acl_default", ACL)
+    if not os.geteuid():
+        os.setxattr(tree / "file1", "security.capability", CAPABILITY)
+        os.setxattr(tree / "file1", "trusted.own", b"own")
+    tree.chmod(0o710)
+    keep = ("-acl", "on", "-xattr", what)
+    run("xorriso", *keep, "-outdev", image, "-map", tree, "/")
+    run("xorriso", *keep, "-osirrox", "on", "-indev", image, "-extract", "/", out)
+    reader = FileReader(image)
+    files = open_files("iso9660", reader)
+    found = walk(files)
+    assert len(found) == 9
+    for path, entry in found.items():
+        shown = files.xattrs(0, entry.attr.inum)
+        shown.pop(b"user.imgfs.inode", None)
+        extracted = xattrs(out / os.fsdecode(path))
+        for key in shown.keys() | extracted.keys():
+            if path == b"folder" and key.endswith(b"_access"):  # its mask is lost when it sets the mode
+                assert shown[key] == os.getxattr(tree / "folder", key)
+                continue
+            assert shown.get(key, b"") == extracted.get(key, b""), (path, key)  # it may drop empty ones
+        if what == "any" or os.geteuid():
+            assert shown == xattrs(tree / os.fsdecode(path)), path
+    root = files.info.trees[0].root
+    listed = run("bsdtar", "-tvf", image).splitlines()
+    assert next(line for line in listed if line.endswith(" .")).startswith("drwx--x---")
+    attr = files.stat(0, root, 0)
+    assert (attr.mode, attr.uid, attr.gid) == (0o710, os.geteuid(), os.getegid())
+    assert (attr.m_ns or 0) // 10**9 == int(tree.stat().st_mtime)
+    reader.close()
+
+
+def test_damaged_attributes_are_said() -> None:
+    good = b"\0\4\3key\0\5value"
+    assert attributes_of(good) == {b"user.key": b"value"}
+    assert attributes_of(b"\0\6\1\3name\0\0\0\7foreign\0\1x") == {b"\3name": b"", b"foreign": b"x"}
+    assert attributes_of(b"\1\2\3k\0\2ey\1\1v\0\4alue") == {b"user.key": b"value"}
+    assert attributes_of(b"\0\6\3imgfs\0\0") == {b"user.imgfs": b""}
+    assert attributes_of(b"\0\x0b\3imgfs.inum\0\0") == {b"iso9660.user.imgfs.inum": b""}
+    for bad in (good[:-1], good[:-7], good + b"\1\1x", b"\0\0\0\2\x18\5", b"\0\x03\3a\0\0\0"):
+        found = attributes_of(bad)
+        assert b"user.imgfs.xattrs_damaged" in found, bad
+    # of libburnia's examples: access and default, a number of two bytes
+    access, default = attributes_of(b"\0\0\0\x0b\x17\x35\x65\x81\x17\x35\x57\x65\xaf\1\x7b").values()
+    assert [struct.unpack_from("<HHI", access, at) for at in range(4, len(access), 8)] == [
+        (tag, 7 if tag == 1 else 5, 0xFFFFFFFF) for tag in (1, 4, 32)
+    ]
+    assert struct.unpack_from("<HHI", default, 12) == (2, 7, 123)
+    mixed = attributes_of(b"\0\0\0\x0b\x16\xae\1\x7b\x34\xce\2\xff\xfe\x54\x64")[b"system.posix_acl_access"]
+    assert struct.unpack_from("<HHI", mixed, 4 + 3 * 8) == (8, 6, 65534)
 
 
 Recorded = tuple[dict[str, "Path"], dict[str, dict[bytes, trees.Told]]]

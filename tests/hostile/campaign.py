@@ -1,7 +1,8 @@
-"""Many damaged forms of all containers: ``python -m tests.hostile.campaign [--seeds N] [NAME ...]``.
+"""Many damaged forms of containers and file systems: ``python -m tests.hostile.campaign [NAME ...]``.
 
-Runs the tests of MEDIA back-ends with more damages than the suite has time for: whoever calls ``check_media``
-takes part, with the images that its test builds. Says what became of them, image by image.
+Runs the tests of MEDIA and FILES back-ends with more damages than the suite has time for: whoever calls
+``check_media`` or ``check_hostile`` takes part, with the images that its test builds. Says what became of
+them, image by image.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FOLDER = Path(__file__).parent.parent / "backends"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="back-ends; all without")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="back-ends; all containers without")
     parser.add_argument("--seeds", type=int, default=20_000, help="damaged forms of each file")
     parser.add_argument("-n", type=int, default=2, help="processes")
     parser.add_argument("-k", default="", help="tests, as pytest has it")
@@ -32,7 +33,7 @@ def main() -> int:
     tests = [
         path
         for path, text in texts.items()
-        if "check_media(" in text and any(f'"{n}"' in text for n in names)
+        if ("check_media(" in text or "check_hostile(" in text) and any(f'"{n}"' in text for n in names)
     ]
     if not tests:
         sys.exit("no test of these checks damaged images")
@@ -46,7 +47,8 @@ def main() -> int:
         rows = [json.loads(line) for line in report.read_text().splitlines()]
     for row in sorted((row for row in rows if row["backend"] in names), key=lambda row: row["backend"]):
         print("  ".join(f"{name} {value}" for name, value in row.items()))
-    total = sum(row[kind] for row in rows for kind in ("refused", "other size", "same size"))
+    kinds = ("seeds", "refused", "other size", "same size")  # the first of file systems
+    total = sum(row.get(kind, 0) for row in rows for kind in kinds)
     print(f"{len(rows)} images, {total} damaged forms")
     return done.returncode
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._bsdflags import COMPRESSED
 from imgfs.backends._decmpfs import ATTRIBUTE, RESOURCE, Compressed
-from imgfs.backends.apfs.records import COMPRESSED
 from imgfs.errors import Malformed
 from imgfs.limits import MAX_XATTRS, READ_MAX
 from imgfs.model import Kind

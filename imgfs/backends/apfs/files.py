@@ -10,12 +10,13 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._bsdflags import COMPRESSED, DATALESS
 from imgfs.backends._decmpfs import RESOURCE
 from imgfs.backends._layouts import linear
 from imgfs.backends._listings import Listings
 from imgfs.backends.apfs.compressed import Compression
 from imgfs.backends.apfs.content import EMPTY, layouts_of, read_runs, runs_of
-from imgfs.backends.apfs.records import COMPRESSED, DATALESS, KIND_OF_TYPE, NUMBER, PRIVATE, ROOT, ROOT_PARENT
+from imgfs.backends.apfs.records import KIND_OF_TYPE, NUMBER, PRIVATE, ROOT, ROOT_PARENT
 from imgfs.errors import EvidenceError, Malformed, NotFound
 from imgfs.limits import MAX_LINK, MAX_XATTRS
 from imgfs.model import Attr, Entry, Foreign, Inline, Kind, Page

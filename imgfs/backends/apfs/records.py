@@ -10,6 +10,7 @@ import os
 import struct
 from typing import Final, NamedTuple
 
+from imgfs.backends._bsdflags import words_of
 from imgfs.errors import Malformed
 from imgfs.limits import MAX_SIZE
 from imgfs.model import Attr, Kind
@@ -41,25 +42,6 @@ _NAME_MOST: Final = 1024  # bytes with the zero at the end: what the key of a na
 _KINDS: Final = {kind << 12: kind for kind in Kind}
 _DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
 KIND_OF_TYPE: Final = {int(kind): kind for kind in Kind}
-COMPRESSED: Final = 0x20  # of the flags of 4.4BSD
-DATALESS: Final = 0x4000_0000
-_BSD: Final = {
-    0: "nodump",
-    1: "immutable",
-    2: "append",
-    3: "opaque",
-    5: "compressed",
-    6: "tracked",
-    7: "datavault",
-    15: "hidden",
-    16: "archived",
-    17: "system-immutable",
-    18: "system-append",
-    19: "restricted",
-    20: "system-no-unlink",
-    23: "firmlink",
-    30: "dataless",
-}
 _INTERNAL: Final = {
     0: "private",
     1: "maintain-dir-stats",
@@ -149,10 +131,9 @@ class Inode(NamedTuple):
 
     def facts(self) -> dict[bytes, bytes]:
         """Return what an inode says beside the attributes."""
-        flags = [name for bit, name in _BSD.items() if self.flags >> bit & 1]
         internal = [name for bit, name in _INTERNAL.items() if self.internal >> bit & 1]
         words = [
-            ("flags", " ".join(flags)),
+            ("flags", words_of(self.flags)),
             ("internal-flags", " ".join(internal)),
             ("parent", str(self.parent)),
             ("private-id", str(self.private) if self.private != self.number else ""),

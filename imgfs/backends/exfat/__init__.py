@@ -82,5 +82,5 @@ BACKEND = Backend(
     signatures=(Signature(3, b"EXFAT   "),),
     open=open_exfat,
     supports="deleted files, valid data length, orphans",
-    truth=("peer", "tsk", "corpus"),
+    truth=("kernel", "peer", "tsk", "corpus"),
 )

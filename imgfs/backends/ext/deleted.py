@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from imgfs.backends._deleted import WIPED
 from imgfs.backends.ext.content import layout_of, listed_layout, target_of
 from imgfs.backends.ext.directory import deleted_names, live_names
+from imgfs.backends.ext.facts import facts_of
 from imgfs.backends.ext.inode import KIND_OF_TYPE, Inode, attr_of, read_inode
 from imgfs.backends.ext.xattr import xattrs_of
 from imgfs.errors import EvidenceError, NotFound
@@ -94,11 +95,11 @@ class DeletedExt:
         return target_of(inode, self._tables)
 
     def xattrs(self, inode: Inode) -> dict[bytes, bytes]:
-        """Return extended attributes, and when the inode was freed.
+        """Return extended attributes, flags and project, and when the inode was freed.
 
         Units: ``user.imgfs.ext.dtime`` seconds since 1970-01-01 UTC.
         """
-        found = xattrs_of(inode, self._tables)
+        found = xattrs_of(inode, self._tables) | facts_of(inode, self._tables)
         if inode.dtime:
             found[b"user.imgfs.ext.dtime"] = b"%d" % inode.dtime
         return found

@@ -12,6 +12,7 @@ from imgfs.backends.ext.blocks import single_extent
 from imgfs.backends.ext.content import EMPTY, layout_of, listed_layout, target_of
 from imgfs.backends.ext.deleted import ROOT, DeletedExt
 from imgfs.backends.ext.directory import bad_blocks, live_names
+from imgfs.backends.ext.facts import facts_of
 from imgfs.backends.ext.inode import (
     DATA,
     FLAGS,
@@ -132,11 +133,11 @@ class ExtFiles:
         return target_of(self._inode(inum), self._tables)
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
-        """Return extended attributes."""
+        """Return extended attributes, flags and project."""
         if self._is_deleted(tree):
             return self._deleted.xattrs(inum)
         inode = self._inode(inum)
-        found = xattrs_of(inode, self._tables)
+        found = xattrs_of(inode, self._tables) | facts_of(inode, self._tables)
         if inode.kind == Kind.DIR and (bad := bad_blocks(inode, self._tables)):
             found[b"user.imgfs.checksum"] = f"differs in the blocks at {', '.join(map(str, bad))}".encode()
         return found

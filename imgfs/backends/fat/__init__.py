@@ -93,5 +93,5 @@ BACKEND = Backend(
     signatures=(Signature(510, b"\x55\xaa"),),
     open=open_fat,
     supports="long names, code pages, deleted files, orphans; times in the zone the analyst names",
-    truth=("peer", "tsk", "corpus"),
+    truth=("kernel", "peer", "tsk", "corpus"),
 )

@@ -132,6 +132,7 @@ def _directory(volume: Volume, item: Item, inum: int, form: Form, *, deleted: bo
         kind=Kind.DIR,
         inum=inum,
         size=clusters * volume.cluster,
+        allocated=clusters * volume.cluster,
         mode=0o555 if item.attributes & _READ_ONLY else 0o777,
         nlink=0 if deleted else 1,
         m_ns=item.m_ns,

@@ -126,7 +126,12 @@ class SlotFiles:
         """Return the attributes of a number of the live tree. Raises NotFound when it is none."""
         if inum == ROOT:
             return Attr(
-                kind=Kind.DIR, inum=ROOT, size=self._root.size, mode=0o777, damaged=self._root.damaged
+                kind=Kind.DIR,
+                inum=ROOT,
+                size=self._root.size,
+                allocated=self._root.size,
+                mode=0o777,
+                damaged=self._root.damaged,
             )
         special = self._special(inum)
         if special is not None:

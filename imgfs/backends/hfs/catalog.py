@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from imgfs.backends._bsdflags import COMPRESSED
 from imgfs.backends.hfs.btree import BTree
 from imgfs.backends.hfs.volume import Fork, fork_at
 from imgfs.errors import NotFound
@@ -30,7 +31,6 @@ _HEAD: Final = struct.Struct(">HHII5I")  # type, flags, valence, number, five da
 _PERMISSIONS: Final = struct.Struct(">IIBBHI")  # owner, group, admin flags, owner flags, mode, special
 _EPOCH: Final = 2_082_844_800  # seconds from 1904 to 1970
 _HAS_ATTRIBUTES: Final = 0x04  # of the record's flags
-_COMPRESSED: Final = 0x20  # UF_COMPRESSED of the owner's flags
 _BINARY: Final = 0xBC  # names of this tree compare without folding
 _FILE_LINKS: Final = "\0\0\0\0HFS+ Private Data".encode("utf-16-be")
 _FOLDER_LINKS: Final = ".HFS+ Private Directory Data\r".encode("utf-16-be")
@@ -41,7 +41,10 @@ _KINDS: Final = {1: Kind.FIFO, 2: Kind.CHR, 6: Kind.BLK, 10: Kind.LNK, 12: Kind.
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file or folder. ``extra``: the attributes tree has more of it; ``finder``: what the Finder keeps."""
+    """A file or folder.
+
+    ``extra``: the attributes tree has more of it; ``finder``: what the Finder keeps; ``flags``: of 4.4BSD.
+    """
 
     attr: Attr
     data: Fork
@@ -49,6 +52,7 @@ class Item:
     compressed: bool = False
     extra: bool = False
     finder: bytes = b""
+    flags: int = 0
 
 
 _NONE: Final = Fork(0, 0, ())
@@ -129,7 +133,7 @@ class Catalog:
         """Return what a file or folder record says; the caller knows that it is one."""
         node, _, at, _ = record
         kind, flags, _, number, born, modified, changed, accessed, _ = _HEAD.unpack_from(node, at)
-        uid, gid, _, owner_flags, mode, special = _PERMISSIONS.unpack_from(node, at + 32)
+        uid, gid, admin_flags, owner_flags, mode, special = _PERMISSIONS.unpack_from(node, at + 32)
         shape = Kind.DIR if kind == FOLDER else _KINDS.get(mode >> 12, Kind.REG)
         data = resource = _NONE
         if kind == FILE:
@@ -149,9 +153,10 @@ class Catalog:
             b_ns=_time(born),
             rdev=self._device(special) if device else 0,
         )
-        compressed = shape == Kind.REG and bool(owner_flags & _COMPRESSED)
+        compressed = shape == Kind.REG and bool(owner_flags & COMPRESSED)
         extra = bool(flags & _HAS_ATTRIBUTES)
-        return Item(attr, data, resource, compressed, extra, node[at + 48 : at + 80])
+        finder, bsd = node[at + 48 : at + 80], admin_flags << 16 | owner_flags
+        return Item(attr, data, resource, compressed, extra, finder, bsd)
 
     def _device(self, special: int) -> int:
         """Return a device number. Linux keeps its own form of 12 and 20 bits, not Apple's of 8 and 24."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from imgfs.backends._bsdflags import words_of
 from imgfs.backends._layouts import linear
 from imgfs.backends._listings import Listings
 from imgfs.backends.hfs.btree import BTree
@@ -113,10 +114,13 @@ class HfsFiles:
         return read_rows(self._reader, self._rows(inum, 0, item.data), 0, size)
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
-        """Return extended attributes, and what the catalog keeps for the Finder as macOS shows it."""
+        """Return extended attributes, what the catalog keeps for the Finder as macOS shows it, and flags."""
         item = self._item(tree, inum)
         finder = item.finder if item.attr.kind in {Kind.REG, Kind.DIR} else b""
-        return ({_FINDER: finder} if any(finder) else {}) | self._extended.xattrs(item)
+        found = {_FINDER: finder} if any(finder) else {}
+        if item.flags:
+            found[b"user.imgfs.flags"] = words_of(item.flags).encode()
+        return found | self._extended.xattrs(item)
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes of compressed content."""

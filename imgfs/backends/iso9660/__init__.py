@@ -59,8 +59,8 @@ BACKEND = Backend(
     signatures=(Signature(32769, b"CD001"),),
     exclusive=False,  # hybrid images carry a partition table as well
     supports=(
-        "plain, Joliet and Rock Ridge trees, multi-extent files, moved directories, zisofs, El Torito;"
-        " no deleted files"
+        "plain, Joliet and Rock Ridge trees, hard links, attributes and ACLs, multi-extent files, moved"
+        " directories, zisofs, El Torito; no deleted files"
     ),
     truth=("kernel", "peer", "corpus"),
 )

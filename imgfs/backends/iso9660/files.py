@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from imgfs.backends._layouts import linear
 from imgfs.backends._listings import Listings
+from imgfs.backends.iso9660.attributes import attributes_of
+from imgfs.backends.iso9660.links import SHARED, Links
 from imgfs.backends.iso9660.records import (
     ASSOCIATED,
     DIRECTORY,
@@ -49,7 +53,10 @@ class View:
 
 
 class IsoFiles:
-    """The hierarchies of a volume. A file's number is the position of its record in bytes."""
+    """The hierarchies of a volume.
+
+    A file's number is the position of its record in bytes; that of one with several names is ``links``'s.
+    """
 
     def __init__(self, reader: Reader, info: FilesInfo, views: tuple[View, ...]) -> None:
         """Take a view for each tree."""
@@ -58,6 +65,7 @@ class IsoFiles:
         self._views = views
         self.info = info
         self._listings = [Listings(partial(self._entries, tree)) for tree in range(len(views))]
+        self._links = [Links(view.root, partial(self._entries, tree)) for tree, view in enumerate(views)]
 
     def list(self, tree: int, inum: int, cursor: int, limit: int) -> Page:
         """Return a page of a directory."""
@@ -71,7 +79,7 @@ class IsoFiles:
         record, more = self._record(tree, inum)
         if stream:
             raise NotFound(f"record {inum} has no stream {stream}")
-        return self._attr(self._extents(record), more)
+        return self._attr(tree, self._extents(record), more)
 
     def layout(self, tree: int, inum: int, stream: int) -> tuple[Layout, ...]:
         """Say where the bytes of a file lie."""
@@ -95,16 +103,21 @@ class IsoFiles:
         return more.link
 
     def xattrs(self, tree: int, inum: int) -> dict[bytes, bytes]:
-        """Return nothing: the format has none."""
-        self._record(tree, inum)
-        return {}
+        """Return the attributes that xorriso records, and the serial number of Rock Ridge."""
+        _, more = self._record(tree, inum)
+        own = {b"user.imgfs.inode": b"%d" % more.serial} if more.serial else {}
+        return own | attributes_of(more.attributes)
 
     def read(self, tree: int, inum: int, stream: int, offset: int, length: int) -> bytes:
         """Refuse: every stream has a layout."""
         raise NotFound(f"tree {tree}, record {inum}-{stream}: [{offset}, {offset + length}) is not foreign")
 
     def _record(self, tree: int, inum: int) -> tuple[Record, RockRidge]:
-        if not 0 <= tree < len(self._views) or not 16 * SECTOR <= inum < self._reader.size:
+        if not 0 <= tree < len(self._views):
+            raise NotFound(f"tree {tree}")
+        if inum >= SHARED and self._views[tree].skip is not None:
+            inum = self._links[tree].place(inum)
+        if not 16 * SECTOR <= inum < self._reader.size:
             raise NotFound(f"record {inum} of tree {tree}")
         inside = SECTOR - inum % SECTOR
         raw = self._reader.read(inum, min(inside, 255, self._reader.size - inum))
@@ -116,8 +129,14 @@ class IsoFiles:
     def _more(self, view: View, record: Record) -> RockRidge:
         if view.skip is None:
             return RockRidge()
-        skip = 0 if record.at == view.root else view.skip
-        return rock_ridge(self._reader, record, skip, self._block)
+        if record.at != view.root:
+            return rock_ridge(self._reader, record, view.skip, self._block)
+        at = record.extent * self._block  # of the root, its own entry tells: SUSP 1.12, section 5.3
+        raw = self._reader.read(at, min(SECTOR, self._reader.size - at)) if at < self._reader.size else b""
+        dot = parse(raw, 0, at)
+        if dot is None:
+            return RockRidge()
+        return rock_ridge(self._reader, dot, max(dot.use.find(b"SP", 0, 16), 0), self._block)
 
     def _entries(self, tree: int, inum: int) -> Iterator[Entry | str]:
         record, _ = self._record(tree, inum)
@@ -150,8 +169,8 @@ class IsoFiles:
             name += b":rsrc"
         if more.child is not None:
             moved, rest = self._record(tree, more.child * self._block)
-            return Entry(name, self._attr([moved], rest))
-        attr = self._attr(parts, more)
+            return Entry(name, self._attr(tree, [moved], rest))
+        attr = self._attr(tree, parts, more)
         small = attr.kind == Kind.REG and len(parts) <= 2 and more.zipped is None
         return Entry(name, attr, 0, (self._layout(parts),) if small else None)
 
@@ -178,14 +197,14 @@ class IsoFiles:
             parts.append(following)
         return parts
 
-    def _attr(self, parts: Records, more: RockRidge) -> Attr:
+    def _attr(self, tree: int, parts: Records, more: RockRidge) -> Attr:
         record, kind = parts[0], self._kind(parts[0], more)
         stored = size = len(more.link or b"") if kind == Kind.LNK else sum(part.size for part in parts)
         if more.zipped is not None and kind == Kind.REG:
             size = more.zipped.size
         special = kind in {Kind.CHR, Kind.BLK}
         m_ns, a_ns, c_ns, b_ns = more.times
-        return Attr(
+        attr = Attr(
             kind=kind,
             inum=record.at,
             size=size,
@@ -201,6 +220,9 @@ class IsoFiles:
             rdev=_device(*more.rdev) if special else 0,
             damaged="interleaved" if record.interleaved else more.damaged,
         )
+        if attr.nlink < 2 or kind == Kind.DIR or self._views[tree].skip is None:
+            return attr
+        return msgspec.structs.replace(attr, inum=self._links[tree].number(parts, more, attr))
 
     def _layout(self, parts: Records) -> Linear:
         rows, at = [], 0

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 SECTOR: Final = 2048
 DIRECTORY, ASSOCIATED, MORE = 0x02, 0x04, 0x80  # file flags
-_CONTINUATIONS: Final = 64  # CE entries of one record; a cycle ends here
+_CONTINUATIONS: Final = 256  # CE entries of one record
+_ATTRIBUTES: Final = 1 << 20  # bytes of the AL entries of one record
 _SLOTS: Final = (1, 2, 3, 0)  # which bit of TF is the time M, A, C, B
 _NO_TIMES: Final = (None, None, None, None)
 _RECORD: Final = struct.Struct("<xBI4xI4x7s3B4xB")  # up to the length of the identifier
 _PX: Final = struct.Struct("<4xI4xI4xI4xI")
+_SERIAL: Final = struct.Struct("<I")
 _ZONES: Final = 52  # quarters of an hour from UTC at most
 _KEPT: Final = 16_384  # stamps: the files of a directory share most of theirs
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,12 +46,14 @@ class RockRidge:
     nlink: int = 1
     uid: int = 0
     gid: int = 0
+    serial: int = 0  # 0: none
     link: bytes | None = None
     times: Times = _NO_TIMES  # M, A, C, B
     child: int | None = None  # block of a directory moved elsewhere
     relocated: bool = False  # this is the place it was moved to
     rdev: tuple[int, int] = (0, 0)
     zipped: Zipped | None = None
+    attributes: bytes = b""  # component areas of AL entries
     damaged: str = ""
 
 
@@ -111,8 +115,8 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
     """Return what the system use area of a record and its continuations say."""
     found = RockRidge()
     name, link, joined = bytearray(), bytearray(), False
-    area = record.use[skip:]
-    for _ in range(_CONTINUATIONS):
+    area, seen, held = record.use[skip:], set[tuple[int, int]](), list[bytes]()
+    while True:
         following = None
         at, end = 0, len(area) - 3
         while at < end:
@@ -123,6 +127,8 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
             at += length
             if sign == b"PX" and length >= 36:
                 found.mode, found.nlink, found.uid, found.gid = _PX.unpack_from(body)
+                if length >= 44:
+                    (found.serial,) = _SERIAL.unpack_from(body, 36)
             elif sign == b"TF" and length >= 5:
                 found.times = _times(body, found.times)
             elif sign == b"NM" and length >= 5:
@@ -134,16 +140,24 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
             elif sign == b"SL" and length >= 5:
                 joined = _components(body[5:], link, joined=joined)
                 found.link = bytes(link)
+            elif sign == b"AL" and length >= 5:
+                held.append(body[5:])
             else:
                 _apply(found, sign, body)
         if following is None:
             break
         where, offset, length = following
+        if (where, offset) in seen or len(seen) >= _CONTINUATIONS:
+            found.damaged = f"{len(seen)} continuations, which do not end"
+            break
+        seen.add((where, offset))
         try:
             area = reader.read(where * block + offset, min(length, 64 * 1024))
         except EvidenceError:
             found.damaged = f"continuation at block {where} cannot be read"
             break
+    if held:
+        found.attributes = b"".join(held)[:_ATTRIBUTES]
     return found
 
 
