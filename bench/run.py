@@ -135,7 +135,7 @@ def main() -> None:
     here = images.build(given.images, sizes)
     if "media.bde" not in here:
         place = next(iter(here.values())).parent
-        containers.build(place, sizes.big // 2)
+        containers.build(place, sizes.big // 2, 1 if given.quick else 4)
         containers.bitlocker(place / "media.bde", 64 if given.quick else 1024)
         here = images.build(given.images, sizes)
     print(f"two threads of md5 reach {threads():.2f} x one (below 1.8: the machine is busy)", flush=True)

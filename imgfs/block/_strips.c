@@ -30,7 +30,7 @@
 enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, LZO, KINDS };
 static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts", "lzo"};
 enum flags { VERBATIM = 0, CODED = 1, PLAIN = 8 }; /* of a unit, as of a row of model.Packed */
-enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4, VECTOR = 16, AT_ONCE = 256 };
+enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4, VECTOR = 16, AT_ONCE = 256, NEAR = 1 << 20, AHEAD = 8 << 20 };
 
 /* --- libraries ----------------------------------------------------------------------------------------- */
 
@@ -197,6 +197,8 @@ typedef struct {
     job *first, **last; /* waiting, the oldest first */
     job *done;
     int event, closed, running;
+    int ahead;             /* whose bytes were announced last, up to `until` */
+    int64_t behind, until; /* and where the last job announced ends */
 } Engine;
 
 static void release(job *j) {
@@ -218,10 +220,17 @@ static void announce(Engine *e) {
         }
         j->advised = 1;
         int fd = j->fd;
-        int64_t offset = j->offset;
-        size_t stored = j->stored;
+        int64_t start = j->offset, stop = j->offset + (int64_t)j->stored;
+        if (fd == e->ahead && start >= e->behind - NEAR && start <= e->behind + NEAR) { /* who reads on will go on */
+            e->behind = stop;
+            stop += AHEAD;
+            start = start > e->until ? start : e->until;
+            e->until = stop > e->until ? stop : e->until;
+        } else
+            e->ahead = fd, e->behind = e->until = stop;
         pthread_mutex_unlock(&e->lock);
-        posix_fadvise(fd, offset, (off_t)stored, POSIX_FADV_WILLNEED);
+        if (start < stop)
+            posix_fadvise(fd, start, stop - start, POSIX_FADV_WILLNEED);
     }
 }
 
@@ -276,6 +285,7 @@ static PyObject *Engine_new(PyTypeObject *type, PyObject *args, PyObject *named)
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->more, NULL);
     e->last = &e->first;
+    e->ahead = -1;
     e->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (e->event < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -323,13 +333,15 @@ static PyObject *Engine_work(PyObject *self, PyObject *none) {
 
 static int checked(const job *j) {
     const uint32_t *cut = j->cuts.buf;
+    if (j->offset < 0 || j->offset > INT64_MAX / 2)
+        return 0;
     if (j->kind == XTS)
         return has[XTS] && (j->cuts.len == 32 || j->cuts.len == 64) && j->unit >= VECTOR && j->unit % VECTOR == 0 &&
-               j->out.len && j->stored == (size_t)j->out.len && j->stored % j->unit == 0 && j->offset >= 0;
+               j->out.len && j->stored == (size_t)j->out.len && j->stored % j->unit == 0;
     size_t count = (size_t)j->cuts.len / 12;
     if (j->cuts.len % 12 || !count || count > MOST_UNITS || j->kind < 0 || j->kind >= KINDS || !has[j->kind])
         return 0;
-    if (!j->stored || j->stored > MOST_STORED || j->offset < 0 || !j->unit || j->unit > (size_t)j->out.len)
+    if (!j->stored || j->stored > MOST_STORED || !j->unit || j->unit > (size_t)j->out.len)
         return 0;
     if (((size_t)j->out.len + j->unit - 1) / j->unit != count || j->out.len > INT32_MAX)
         return 0;
