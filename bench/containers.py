@@ -17,10 +17,10 @@ _CHUNK = 32 << 10
 
 
 def build(place: Path, mib: int, times: int) -> None:
-    """Write ``media.*`` of the same ``mib`` MiB of text and random bytes; in the VMDK they lie ``times`` times.
+    """Write ``media.*`` of the same ``mib`` MiB of text and random bytes, ``times`` times in the VMDK.
 
-    A quarter of a second, which is what 256 MiB take, is opening and the first windows of read-ahead; the other
-    composers are too slow for more.
+    A quarter of a second, which is what 256 MiB take, is opening and the first windows of read-ahead; the
+    other composers are too slow for more.
     """
     data = mixed(mib)
     if shutil.which("qemu-img"):
