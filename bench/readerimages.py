@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import fatimage
+from bench import apfsimage, fatimage
 from bench.images import MIB, quiet
 from bench.systems import folder, unmounting, wait
 
@@ -145,6 +145,10 @@ def _fat(tree: Path, image: Path, size: int) -> None:  # noqa: ARG001  # as the 
     fatimage.write(tree, image)
 
 
+def _apfs(tree: Path, image: Path, size: int) -> None:  # noqa: ARG001  # as the others
+    apfsimage.write(tree, image)
+
+
 _MKISOFS = ("xorriso", "-as", "mkisofs", "-quiet", "-R")
 
 VOLUMES = (
@@ -174,6 +178,7 @@ VOLUMES = (
         ("xorriso",),
         where="*HFSPLUS*/root",
     ),
+    Volume("apfs.raw", _apfs, (), where="*/bench", big=False),
     Volume("fat32.raw", _fat, ()),
     Volume(
         "exfat.raw",

@@ -256,25 +256,21 @@ class Composer:
 
     def physical(self, records: Sequence[Record], subtype: int, fixed: tuple[int, int] = (0, 0)) -> int:
         """Write a tree whose nodes are named by their blocks, and return the root's."""
-        groups = split(records, BLOCK - 496)
-        info = self._info(0x12 if fixed[0] else 0x52, fixed, records, len(groups) + (len(groups) > 1))
-        if len(groups) == 1:
-            at = self.alloc()
-            self.put(
-                at, node(at, PHYSICAL | 2, subtype, groups[0], root=True, fixed=bool(fixed[0]), info=info)
-            )
-            return at
-        above = []
-        for group in groups:
-            at = self.alloc()
-            self.put(at, node(at, PHYSICAL | 3, subtype, group, fixed=bool(fixed[0])))
-            above.append((group[0][0], group[0][1], struct.pack("<Q", at)))
-        root = self.alloc()
-        self.put(
-            root,
-            node(root, PHYSICAL | 2, subtype, above, level=1, root=True, fixed=bool(fixed[0]), info=info),
+        rows, level, nodes = records, 0, 1
+        while len(groups := split(rows, BLOCK - 496)) > 1:
+            above: list[Record] = []
+            for group in groups:
+                at = self.alloc()
+                self.put(at, node(at, PHYSICAL | 3, subtype, group, level=level, fixed=bool(fixed[0])))
+                above.append((group[0][0], group[0][1], struct.pack("<Q", at)))
+            rows, level, nodes = above, level + 1, nodes + len(groups)
+        info = self._info(0x12 if fixed[0] else 0x52, fixed, records, nodes)
+        at = self.alloc()
+        data = node(
+            at, PHYSICAL | 2, subtype, groups[0], level=level, root=True, fixed=bool(fixed[0]), info=info
         )
-        return root
+        self.put(at, data)
+        return at
 
     @staticmethod
     def _info(flags: int, fixed: tuple[int, int], records: Sequence[Record], nodes: int) -> bytes:
@@ -283,18 +279,19 @@ class Composer:
 
     def virtual(self, records: Sequence[Record], subtype: int, places: Places, volume: Volume) -> int:
         """Write a tree whose nodes an object map finds; returns the root's number."""
-        groups = split(records, BLOCK - 596)
-        info = self._info(0x42, (0, 0), records, len(groups) + (len(groups) > 1))
-        root = self._oid
-        self._oid += len(groups) + 1
-        above = []
-        for number, group in enumerate(groups, 1):
-            if len(groups) == 1:
-                self._place(root, node(root, 2, subtype, group, root=True, info=info), places, volume)
-                return root
-            self._place(root + number, node(root + number, 3, subtype, group), places, volume)
-            above.append((group[0][0], group[0][1], struct.pack("<Q", root + number)))
-        self._place(root, node(root, 2, subtype, above, level=1, root=True, info=info), places, volume)
+        root, rows, level = self._oid, records, 0
+        self._oid += 1
+        while len(groups := split(rows, BLOCK - 596)) > 1:
+            above: list[Record] = []
+            for number, group in enumerate(groups, self._oid):
+                self._place(number, node(number, 3, subtype, group, level=level), places, volume)
+                above.append((group[0][0], group[0][1], struct.pack("<Q", number)))
+            self._oid += len(groups)
+            rows, level = above, level + 1
+        info = self._info(0x42, (0, 0), records, self._oid - root)
+        self._place(
+            root, node(root, 2, subtype, groups[0], level=level, root=True, info=info), places, volume
+        )
         return root
 
     def sealed(self, records: Sequence[Record], places: Places, volume: Volume) -> tuple[int, bytes]:

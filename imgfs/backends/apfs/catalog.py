@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from imgfs.backends.apfs.btree import Node, Tree
 
 _EXTENT: Final = struct.Struct("<QQQ")
+_LOGICAL: Final = struct.Struct("<Q")  # behind the number in a key
 _SEALED: Final = struct.Struct("<QQ")
 _LENGTH: Final = (1 << 56) - 1
 _EXTRAS: Final = 4096  # attributes of one file
@@ -171,11 +172,11 @@ class Catalog:
 
 
 def _extent(node: Node, row: int) -> Extent:
-    key, value = node.key(row), node.value(row)
-    if len(key) != 16 or len(value) != _EXTENT.size:
-        raise Malformed(f"node in block {node.at}: an extent of {len(value)} bytes")
-    length, block, crypto = _EXTENT.unpack(value)
-    return Extent(int.from_bytes(key[8:], "little"), length & _LENGTH, block, crypto)
+    key, behind, value, end = node.rows[row]
+    if behind - key != 16 or end - value != _EXTENT.size:
+        raise Malformed(f"node in block {node.at}: an extent of {end - value} bytes")
+    length, block, crypto = _EXTENT.unpack_from(node.data, value)
+    return Extent(_LOGICAL.unpack_from(node.data, key + 8)[0], length & _LENGTH, block, crypto)
 
 
 def _sealed(node: Node, row: int) -> Extent:

@@ -217,18 +217,19 @@ class ApfsFiles:
             else:
                 yield from self._entry(tree, name.name, item)
 
-    def _entry(self, tree: int, name: bytes, item: Item) -> Iterator[Entry]:
-        """Yield the entry of a file and, after it, those of its streams."""
+    def _entry(self, tree: int, name: bytes, item: Item) -> Sequence[Entry]:
+        """Return the entry of a file and, after it, those of its streams."""
         attr, packed = self._attr(tree, item)
         short: tuple[Layout, ...] | None = None
         if attr.kind == Kind.REG and packed is None and not attr.damaged:
             short = self._short(self._states[tree], item)
-        yield Entry(name, attr, 0, short)
+        found = [Entry(name, attr, 0, short)]
         for stream, extra in enumerate(item.extras, 1):
             if extra.name == _SYMLINK:
                 continue
             short = (Inline(extra.value),) if extra.value is not None else None
-            yield Entry(name + b":" + extra.name, _attr_of_extra(item, extra), stream, short)
+            found.append(Entry(name + b":" + extra.name, _attr_of_extra(item, extra), stream, short))
+        return found
 
     def _short(self, state: State, item: Item) -> tuple[Layout, ...] | None:
         """Return the layout of a file of one or two runs, None: it is asked for when it is opened."""
