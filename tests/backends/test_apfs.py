@@ -187,6 +187,23 @@ def test_empty_containers_of_mkapfs(tmp_path: Path, options: tuple[str, ...]) ->
     reader.close()
 
 
+def test_trees_of_several_levels_are_read(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(image_of(Volume("Data", planted(8000)), blocks=20_000))
+    compare(image, opened(image.read_bytes()))
+
+
+def test_where_a_firmlink_leads_is_said() -> None:
+    link = File(50, 2, "Users", DIR, xattrs={"com.apple.fs.firmlink": b"Users\0"}, flags=1 << 23)
+    files = opened(image_of(Volume("System", [*planted(0), link])))
+    (entry,) = (e for name, e in walk(files).items() if name == b"Users")
+    said = files.xattrs(0, entry.attr.inum)
+    assert entry.attr.kind == Kind.DIR
+    assert said[b"user.imgfs.firmlink"] == b"Users"
+    assert said[b"user.imgfs.flags"] == b"firmlink"
+    assert said[b"com.apple.fs.firmlink"] == b"Users\0"
+
+
 def test_several_volumes_are_trees_of_their_own() -> None:
     volumes = [Volume(name, [*roots(), File(9, 2, f"in {name}")]) for name in ("Data", "a/b", "Data")]
     files = opened(image_of(*volumes))
