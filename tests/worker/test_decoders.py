@@ -20,7 +20,7 @@ from imgfs.block.build import build
 from imgfs.block.fetch import Fetcher
 from imgfs.block.hostfile import HostFile
 from imgfs.errors import BadUnit, WorkerDied, WorkerLied
-from imgfs.model import CODED, Chunked, Codec
+from imgfs.model import CODED, PACKED_CODED, Chunked, Codec
 from imgfs.worker import wire
 from imgfs.worker.decoders import Decoders
 from imgfs.worker.process import Exit
@@ -288,7 +288,7 @@ async def test_a_reply_to_something_else_is_a_lie(reply, why) -> None:
             assert len(slot.stored) == limits.SLOT_STORED
             nursery.start_soon(_answer, impostor, reply)
             with pytest.raises(why), trio.fail_after(5):
-                await slot.decode(Codec("ewf"), [0], [10], [True], [10])
+                await slot.decode(Codec("ewf"), [0], [10], [PACKED_CODED], [10])
             slot.give()
             assert not decoders.live
             assert impostor.deaths == 1
@@ -309,6 +309,22 @@ async def _answer(impostor: Impostor, reply: bytes) -> None:
 
 
 @pytest.mark.trio
+async def test_verbatim_units_are_copied_and_bad_ones_said(stage) -> None:
+    data = zlib.compress(b"coded".ljust(UNIT, b"."))
+    stored = [data, bytes(range(256)) * (UNIT // 256), b"nothing that inflates", b"end"]
+    starts = [sum(map(len, stored[:index])) for index in range(4)]
+    ends = [start + len(part) for start, part in zip(starts, stored, strict=True)]
+    slot = await stage.decoders.take()
+    slot.stored[: ends[-1]] = b"".join(stored)
+    flags = [PACKED_CODED, 0, PACKED_CODED, 0]
+    failed = await slot.decode(Codec("zlib"), starts, ends, flags, [UNIT, UNIT, UNIT, 3])
+    assert list(failed) == [2]
+    assert bytes(slot.decoded[: 2 * UNIT]) == b"coded".ljust(UNIT, b".") + stored[1]
+    assert bytes(slot.decoded[3 * UNIT : 3 * UNIT + 3]) == b"end"
+    slot.give()
+
+
+@pytest.mark.trio
 async def test_a_slot_given_back_too_early_is_free_when_its_job_ends(stage) -> None:
     data = zlib.compress(bytes(UNIT))
     for _ in range(20):
@@ -316,7 +332,7 @@ async def test_a_slot_given_back_too_early_is_free_when_its_job_ends(stage) -> N
         slot.stored[: len(data)] = data
         with trio.CancelScope() as scope:
             scope.cancel()
-            await slot.decode(Codec("ewf"), [0], [len(data)], [True], [UNIT])
+            await slot.decode(Codec("ewf"), [0], [len(data)], [PACKED_CODED], [UNIT])
         slot.give()
     with trio.fail_after(10):
         slots = [await stage.decoders.take() for _ in range(limits.SLOTS * len(stage.decoders.live))]
