@@ -400,8 +400,9 @@ def test_every_root_of_a_live_medium_is_there(root: Path, tmp_path: Path, kind: 
 def kept(at: Path, upper: str, name: str, label: tuple[str, ...], table: str = "") -> Path:
     """Make a volume that keeps changes of a Debian or Ubuntu live system."""
     folder(at)
-    for place in (upper, f"{upper.rpartition('/')[0]}/work/work".lstrip("/")):
-        (at / place).mkdir(parents=True)
+    above = (at / upper).parent
+    for place in (at / upper, above / "work" / "work"):
+        place.mkdir(parents=True)
     if table:
         (at / "persistence.conf").write_text(table)
     image = ext(at.parent / name, at, "ext4", 8 * MIB, *label)
