@@ -7,15 +7,17 @@ name children by an offset from the root's number, which the reference does not 
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imgfs.backends.apfs.objects import BTREE, BTREE_NODE, HEADER, checked
+from imgfs.backends.apfs.toc import PLACE, entries
 from imgfs.errors import EvidenceError, Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from imgfs.backends.apfs.objects import Blocks
 
@@ -30,46 +32,29 @@ _FREE: Final = struct.Struct("<HHHH")
 _OID: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
 _LEVELS: Final = 16
-_KEPT: Final = 64 << 20  # bytes of nodes, which take three times as much when they are parsed
-_ID: Final = (1 << 60) - 1
+_KEPT: Final = 32 << 20  # bytes of nodes
 LAST: Final = 1 << 128  # behind all keys
 
-Row = tuple[int, int, int, int]  # where key and value begin and end
+Where = tuple[int, int, int, int]  # key and value of a row: where they begin and end
 
 
 class Order(NamedTuple):
-    """How keys of a tree are compared: the number that the first ``length`` bytes of one mean."""
+    """How keys of a tree are compared: as the number that the first ``length`` bytes of one mean."""
 
     length: int
-    numbers: Callable[[bytes, Iterable[Row]], list[int]]
+    turn: int = 0  # bits by which eight bytes are rotated left
     fixed: tuple[int, int] = (0, 0)  # bytes of keys and values of trees in which they are fixed
 
 
-def _records(data: bytes, rows: Iterable[Row]) -> list[int]:
-    """Return the keys of file-system records: the object's number, then its type ("j_key_t")."""
-    read = _OID.unpack_from
-    return [(value & _ID) << 4 | value >> 60 for row in rows for (value,) in (read(data, row[0]),)]
-
-
-def _pairs(data: bytes, rows: Iterable[Row]) -> list[int]:
-    read = _PAIR.unpack_from
-    return [first << 64 | second for row in rows for first, second in (read(data, row[0]),)]
-
-
-def _singles(data: bytes, rows: Iterable[Row]) -> list[int]:
-    read = _OID.unpack_from
-    return [value for row in rows for (value,) in (read(data, row[0]),)]
-
-
-RECORDS: Final = Order(8, _records)
-PAIRS: Final = Order(16, _pairs, (16, 16))
-SINGLES: Final = Order(8, _singles, (8, 16))
+RECORDS: Final = Order(8, 4)  # file-system records: the object's number, then its type ("j_key_t")
+PAIRS: Final = Order(16, 0, (16, 16))
+SINGLES: Final = Order(8, 0, (8, 16))
 
 
 class Node:
     """A node: its keys as numbers, and where keys and values lie in ``data``."""
 
-    __slots__ = ("at", "bad", "data", "flags", "keys", "level", "rows")
+    __slots__ = ("_places", "at", "bad", "data", "flags", "keys", "level")
 
     def __init__(self, data: bytes, at: int, order: Order) -> None:
         """Read a node of block ``at``.
@@ -87,37 +72,41 @@ class Node:
         area = toc + length
         if count * step.size > length or area > stop or bool(flags & LEAF) == bool(self.level):
             raise Malformed(f"node in block {at}: {count} keys, level {self.level}, flags {flags:#x}")
-        raw = data[toc : toc + count * step.size]
-        least, room = order.length, stop - area
-        table: Iterable[tuple[int, ...]]
-        if flags & FIXED:
-            wide, deep = order.fixed
-            if self.level:
-                deep = _OID.size
-            table = ((k, wide, v, deep) for k, v in _FIXED.iter_unpack(raw))
-        else:
-            table = _FREE.iter_unpack(raw)
-        self.rows: Sequence[Row] = [
-            (area + k, area + k + long, stop - v, stop - v + held)
-            for k, long, v, held in table
-            if held <= v <= room and least <= long <= room - k
-        ]
-        left = count - len(self.rows)
+        wide, deep = order.fixed if flags & FIXED else (0, 0)
+        if flags & FIXED and not wide:
+            raise Malformed(f"node in block {at}: entries of fixed sizes in a tree that has none")
+        if self.level and wide:
+            deep = _OID.size
+        self._places, heads = entries(data, toc, count, area, stop, order.length, wide, deep, order.turn)
+        left = count - len(heads) // _OID.size
         if left:  # keys without a value are none of these trees', and no damage
+            raw = data[toc : toc + count * step.size]
             left -= sum(row[-1 if flags & FIXED else 2] == INVALID for row in step.iter_unpack(raw))
         self.bad = f"node in block {at}: an entry leaves it" if left else ""
-        self.keys = order.numbers(data, self.rows)
-        if any(map(int.__gt__, self.keys, self.keys[1:])):
+        self.keys: Sequence[int] = array("Q", heads)
+        if order.length == _PAIR.size:
+            pairs = (_PAIR.unpack_from(data, start) for start, *_ in PLACE.iter_unpack(self._places))
+            self.keys = [first << 64 | second for first, second in pairs]
+        ordered = list(self.keys)
+        if ordered != sorted(ordered):
             raise Malformed(f"node in block {at}: keys out of order")
+
+    def places(self, first: int, stop: int) -> Iterator[Where]:
+        """Return where keys and values of rows [first, stop) begin and end."""
+        return PLACE.iter_unpack(self._places[PLACE.size * first : PLACE.size * stop])
+
+    def place(self, row: int) -> Where:
+        """Return where key and value of a row begin and end."""
+        return PLACE.unpack_from(self._places, PLACE.size * row)
 
     def key(self, row: int) -> bytes:
         """Return the bytes of a key."""
-        start, stop, _, _ = self.rows[row]
+        start, stop, _, _ = self.place(row)
         return self.data[start:stop]
 
     def value(self, row: int) -> bytes:
         """Return the bytes of a value."""
-        _, _, start, stop = self.rows[row]
+        _, _, start, stop = self.place(row)
         return self.data[start:stop]
 
 
@@ -127,6 +116,14 @@ class Place(NamedTuple):
     at: int
     size: int = 0
     encrypted: bool = False
+
+
+class Leaf(NamedTuple):
+    """A leaf, and how it was found. ``until``: the key that the one behind it begins with, or ``LAST``."""
+
+    node: Node
+    until: int
+    trail: list[tuple[Node, int]]  # nodes from the root on, and the rows that led down
 
 
 class Nodes:
@@ -223,7 +220,7 @@ class Tree:
         Raises:
             EvidenceError: it cannot be read, or is not the one.
         """
-        _, _, start, stop = node.rows[row]
+        _, _, start, stop = node.place(row)
         if stop - start < _OID.size:
             raise Malformed(f"a node's number of {stop - start} bytes")
         (oid,) = _OID.unpack_from(node.data, start)
@@ -260,20 +257,34 @@ class Tree:
                 return None
             key = before - 1  # its first key was deleted, and its parent has it still
 
-    def leaf(self, key: int) -> tuple[Node, int]:
-        """Return the leaf that would hold a key, and the key that the leaf behind it begins with.
+    def leaf(self, key: int) -> Leaf:
+        """Return the leaf that would hold a key; the last of them, where several begin with it.
 
         Raises:
             EvidenceError: a node on the way cannot be read.
         """
-        node, until = self.root(), LAST
+        node, trail = self.root(), []
         while node.level:
-            keys = node.keys
-            row = max(bisect_right(keys, key) - 1, 0)
-            if row + 1 < len(keys):
-                until = keys[row + 1]
+            row = max(bisect_right(node.keys, key) - 1, 0)
+            trail.append((node, row))
             node = self._child(node, row)
-        return node, until
+        return Leaf(node, _until(trail), trail)
+
+    def behind(self, leaf: Leaf) -> Leaf:
+        """Return the leaf behind another, which is not the last.
+
+        Raises:
+            EvidenceError: a node on the way cannot be read.
+        """
+        trail = leaf.trail[:]
+        node, row = trail.pop()
+        while row + 1 == len(node.keys):
+            node, row = trail.pop()
+        row += 1
+        while node.level:
+            trail.append((node, row))
+            node, row = self._child(node, row), 0
+        return Leaf(node, _until(trail), trail)
 
     def leaves(self, first: int, stop: int) -> Iterator[tuple[Node, int, int] | str]:
         """Yield the rows of keys [first, stop) leaf by leaf; a text says what cannot be read."""
@@ -305,3 +316,11 @@ class Tree:
                 yield why.message
                 continue
             yield from self._below(child, first, stop, seen)
+
+
+def _until(trail: Sequence[tuple[Node, int]]) -> int:
+    """Return the key that what is behind the end of a trail begins with."""
+    for node, row in reversed(trail):
+        if row + 1 < len(node.keys):
+            return node.keys[row + 1]
+    return LAST

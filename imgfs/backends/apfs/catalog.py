@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from imgfs.backends.apfs.records import (
     EXTENT,
@@ -17,7 +19,6 @@ from imgfs.backends.apfs.records import (
     XATTR,
     Extra,
     Inode,
-    Name,
     extra_of,
     inode_of,
     name_of,
@@ -28,7 +29,8 @@ from imgfs.limits import MAX_RUNS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from imgfs.backends.apfs.btree import Node, Tree
+    from imgfs.backends.apfs.btree import Leaf, Node, Tree, Where
+    from imgfs.backends.apfs.records import Name
 
 _EXTENT: Final = struct.Struct("<QQQ")
 _LOGICAL: Final = struct.Struct("<Q")  # behind the number in a key
@@ -37,19 +39,11 @@ _LENGTH: Final = (1 << 56) - 1
 _EXTRAS: Final = 4096  # attributes of one file
 
 
-class Extent(NamedTuple):
-    """A run of a stream. Units: ``logical`` and ``length`` bytes; ``block`` 0: a hole.
-
-    ``tweak`` is the block that its cipher counts from.
-    """
-
-    logical: int
-    length: int
-    block: int
-    tweak: int
+# A run of a stream: logical, length, block (0: a hole), the block that its cipher counts from. Units: bytes.
+Extent = tuple[int, int, int, int]
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True):
     """What is recorded of one number. ``extents`` are given when there are few, None: they are asked for."""
 
     inode: Inode
@@ -67,7 +61,7 @@ class Catalog:
         self._tree = tree
         self._extents = extents
         self._hashed = hashed
-        self._leaf: tuple[Node | None, int] = (None, 0)  # in which somebody looked last, and what is behind
+        self._leaf: Leaf | None = None  # in which somebody looked last
 
     def names(self, directory: int) -> Iterator[Name | str]:
         """Yield the names of a directory in the order of their keys; a text says what cannot be read."""
@@ -79,7 +73,7 @@ class Catalog:
                 continue
             node, low, high = found
             data = node.data
-            for start, stop, begin, end in node.rows[low:high]:
+            for start, stop, begin, end in node.places(low, high):
                 name = name_of(data[start:stop], data, begin, end, hashed=hashed)
                 yield f"directory {directory}: a record contradicts itself" if name is None else name
 
@@ -102,12 +96,19 @@ class Catalog:
                 damaged = damaged or found
                 continue
             node, low, high = found
-            for row in range(low, high):
-                kind = node.keys[row] & 15
-                if kind == INODE:
-                    inode = inode_of(number, node.data, *node.rows[row][2:])
+            for key, row in zip(node.keys[low:high], node.places(low, high), strict=True):
+                kind = key & 15
+                if kind == EXTENT:
+                    if extents is None:
+                        continue
+                    if len(extents) == 2:
+                        extents = None
+                        break
+                    extents.append(_extent(node, row))
+                elif kind == INODE:
+                    inode = inode_of(number, node.data, row[2], row[3])
                 elif kind == XATTR:
-                    extra = extra_of(node.key(row), node.value(row))
+                    extra = extra_of(node.data[row[0] : row[1]], node.data[row[2] : row[3]])
                     if len(extras) >= _EXTRAS:
                         damaged = damaged or f"inode {number}: more than {_EXTRAS} attributes"
                         break
@@ -115,11 +116,6 @@ class Catalog:
                         damaged = damaged or f"inode {number}: an attribute contradicts itself"
                     else:
                         extras.append(extra)
-                elif kind == EXTENT and extents is not None:
-                    if len(extents) == 2:
-                        extents = None
-                        break
-                    extents.append(_extent(node, row))
             if (extents is None and self._extents is None) or len(extras) >= _EXTRAS:
                 break
         if inode is None:
@@ -131,17 +127,25 @@ class Catalog:
         return Item(inode, extras, extents, damaged)
 
     def _slices(self, first: int, stop: int) -> Iterable[tuple[Node, int, int] | str]:
-        """Return as ``Tree.leaves``, for keys of one inode: nearly always they lie in the leaf used last."""
-        leaf, until = self._leaf
-        if leaf is None or not leaf.keys or not leaf.keys[0] <= first < until:
-            try:
-                leaf, until = self._leaf = self._tree.leaf(first)
-            except EvidenceError:
-                return self._tree.leaves(first, stop)  # which says what is missing
-        if stop > until or leaf.bad:
+        """Return as ``Tree.leaves``, for keys of one inode: nearly always they lie in the leaf used last.
+
+        Who lists goes on with the next inode, so that the leaf behind is the one that will be asked for.
+        """
+        leaf = self._leaf
+        try:
+            if leaf is None or not leaf.node.keys or not leaf.node.keys[0] <= first < leaf.until:
+                leaf = self._leaf = self._tree.leaf(first)
+            node, until, _ = leaf
+            low = bisect_left(node.keys, first)
+            if stop <= until and not node.bad:
+                return ((node, low, bisect_left(node.keys, stop, low)),)
+            behind = self._tree.behind(leaf) if stop > until else leaf
+        except EvidenceError:
+            return self._tree.leaves(first, stop)  # which says what is missing
+        if stop > behind.until or node.bad or behind.node.bad:
             return self._tree.leaves(first, stop)
-        low = bisect_left(leaf.keys, first)
-        return ((leaf, low, bisect_left(leaf.keys, stop, low)),)
+        self._leaf = behind
+        return (node, low, len(node.keys)), (behind.node, 0, bisect_left(behind.node.keys, stop))
 
     def runs(self, stream: int) -> Iterator[Extent]:
         """Yield the runs of a stream, ascending.
@@ -155,11 +159,12 @@ class Catalog:
                 raise Malformed(found)
             node, low, high = found
             for row in range(low, high):
-                extent = _extent(node, row) if self._extents is None else _sealed(node, row)
+                extent = _extent(node, node.place(row)) if self._extents is None else _sealed(node, row)
+                logical, length, _, _ = extent
                 count += 1
-                if extent.logical < behind or not extent.length or count > MAX_RUNS:
+                if logical < behind or not length or count > MAX_RUNS:
                     raise Malformed(f"stream {stream}: extents overlap, or there are too many")
-                behind = extent.logical + extent.length
+                behind = logical + length
                 yield extent
 
     def _stream(self, stream: int) -> Iterator[tuple[Node, int, int] | str]:
@@ -171,14 +176,14 @@ class Catalog:
         return self._tree.leaves(key, key + 1)
 
 
-def _extent(node: Node, row: int) -> Extent:
-    key, behind, value, end = node.rows[row]
+def _extent(node: Node, row: Where) -> Extent:
+    key, behind, value, end = row
     if behind - key != 16 or end - value != _EXTENT.size:
         raise Malformed(f"node in block {node.at}: an extent of {end - value} bytes")
     length, block, crypto = _EXTENT.unpack_from(node.data, value)
-    return Extent(_LOGICAL.unpack_from(node.data, key + 8)[0], length & _LENGTH, block, crypto)
+    return _LOGICAL.unpack_from(node.data, key + 8)[0], length & _LENGTH, block, crypto
 
 
 def _sealed(node: Node, row: int) -> Extent:
     length, block = _SEALED.unpack(node.value(row))
-    return Extent(node.keys[row] & (1 << 64) - 1, length & _LENGTH, block, 0)
+    return node.keys[row] & (1 << 64) - 1, length & _LENGTH, block, 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from imgfs.backends._bsdflags import COMPRESSED, DATALESS
@@ -38,7 +37,6 @@ _FIRMLINK: Final = b"com.apple.fs.firmlink"
 _PRIVATE_NAME: Final = b"$private-dir"
 _TOGETHER: Final = 2048  # names shown by the order of their inodes; a cold disk reads them within a deadline
 _ALL_XATTRS: Final = 8 << 20  # of one file: half a message
-_NUMBER: Final = itemgetter(1)
 _Names = list["Name"]
 _NAME_MAX: Final = 255  # bytes of an attribute's name that the kernel takes
 
@@ -207,15 +205,15 @@ class ApfsFiles:
     def _described(self, tree: int, names: _Names) -> Iterator[Entry]:
         """Yield the entries of names, by the numbers of their inodes: the tree has those side by side."""
         catalog = self._states[tree].catalog
-        names.sort(key=_NUMBER)
-        for name in names:
+        names.sort()
+        for number, name, sort in names:
             try:
-                item = catalog.item(name.number)
+                item = catalog.item(number)
             except (EvidenceError, NotFound) as why:
-                kind = KIND_OF_TYPE.get(name.sort, Kind.REG)
-                yield Entry(name.name, Attr(kind=kind, inum=name.number & NUMBER, damaged=why.message))
+                kind = KIND_OF_TYPE.get(sort, Kind.REG)
+                yield Entry(name, Attr(kind=kind, inum=number & NUMBER, damaged=why.message))
             else:
-                yield from self._entry(tree, name.name, item)
+                yield from self._entry(tree, name, item)
 
     def _entry(self, tree: int, name: bytes, item: Item) -> Sequence[Entry]:
         """Return the entry of a file and, after it, those of its streams."""

@@ -10,6 +10,8 @@ import os
 import struct
 from typing import Final, NamedTuple
 
+import msgspec
+
 from imgfs.backends._bsdflags import words_of
 from imgfs.errors import Malformed
 from imgfs.limits import MAX_SIZE
@@ -31,13 +33,13 @@ NUMBER: Final = (1 << 60) - 1
 _INODE: Final = struct.Struct("<QQqqqqQiIIIIIHHQ")
 _FIELD: Final = struct.Struct("<BBH")
 _DSTREAM: Final = struct.Struct("<QQQQQ")
+_SIZES: Final = struct.Struct("<QQ")  # which it begins with
 _NAMED: Final = struct.Struct("<QqH")
 _XATTR: Final = struct.Struct("<HH")
 _STREAM, _EMBEDDED = 1, 2
 _DOCUMENT, _NAME, _PREVIOUS, _FINDER, _DATA, _STATS, _VOLUME, _SPARSE, _RDEV, _PURGEABLE, _SYNC = (
     3, 4, 5, 7, 8, 10, 11, 13, 14, 15, 16,
 )  # fmt: skip
-SIBLING: Final = 1
 _NAME_MOST: Final = 1024  # bytes with the zero at the end: what the key of a name can count
 _KINDS: Final = {kind << 12: kind for kind in Kind}
 _DEVICES: Final = frozenset((Kind.CHR, Kind.BLK))
@@ -69,25 +71,25 @@ _INTERNAL: Final = {
 _UNCOMPRESSED: Final = 1 << 18
 
 
-class Inode(NamedTuple):
-    """An inode. Units: ``size`` and ``stored`` bytes of the data stream; times nanoseconds since 1970."""
+Name = tuple[int, bytes, int]  # the number that a name of a directory is of, the name, the type that it says
+
+
+class Inode(msgspec.Struct, frozen=True, gc=False):
+    """An inode. Units: ``size`` and ``stored`` bytes of the data stream; ``record`` is j_inode_val_t's."""
 
     number: int
-    parent: int
     private: int
-    times: tuple[int, int, int, int]  # birth, modification, change, access
-    internal: int
-    links: int
-    protection: int
-    writes: int
     flags: int
-    uid: int
-    gid: int
     mode: int
-    uncompressed: int
     size: int
     stored: int
+    record: tuple[int, ...]
     fields: dict[int, bytes]
+
+    @property
+    def parent(self) -> int:
+        """Return the number of the directory that it was made in."""
+        return self.record[0]
 
     @property
     def kind(self) -> Kind | None:
@@ -108,7 +110,7 @@ class Inode(NamedTuple):
         kind, size, stored = _KINDS.get(self.mode & 0xF000), self.size, self.stored
         if kind is None or size > MAX_SIZE or stored > MAX_SIZE:
             raise Malformed(f"inode {self.number}: mode {self.mode:#o}, size {size}, {stored} stored")
-        birth, modified, changed, accessed = self.times
+        _, _, birth, modified, changed, accessed, _, links, _, _, _, uid, gid, _, _, _ = self.record
         fields = self.fields
         if _SPARSE in fields:
             stored = max(stored - max(self.number_of(_SPARSE, 8), 0), 0)
@@ -119,9 +121,9 @@ class Inode(NamedTuple):
             size=0 if kind == Kind.DIR else size,
             allocated=stored,
             mode=self.mode & 0o7777,
-            uid=self.uid,
-            gid=self.gid,
-            nlink=max(self.links, 0) + (2 if kind == Kind.DIR else 0),
+            uid=uid,
+            gid=gid,
+            nlink=max(links, 0) + (2 if kind == Kind.DIR else 0),
             m_ns=modified,
             a_ns=accessed,
             c_ns=changed,
@@ -131,14 +133,15 @@ class Inode(NamedTuple):
 
     def facts(self) -> dict[bytes, bytes]:
         """Return what an inode says beside the attributes."""
-        internal = [name for bit, name in _INTERNAL.items() if self.internal >> bit & 1]
+        parent, private, _, _, _, _, inner, _, protection, writes, _, _, _, _, _, uncompressed = self.record
+        internal = [name for bit, name in _INTERNAL.items() if inner >> bit & 1]
         words = [
             ("flags", words_of(self.flags)),
             ("internal-flags", " ".join(internal)),
-            ("parent", str(self.parent)),
-            ("private-id", str(self.private) if self.private != self.number else ""),
-            ("writes", str(self.writes) if self.writes else ""),
-            ("protection-class", str(self.protection) if self.protection else ""),
+            ("parent", str(parent)),
+            ("private-id", str(private) if private != self.number else ""),
+            ("writes", str(writes) if writes else ""),
+            ("protection-class", str(protection) if protection else ""),
             ("document-id", _word(self.number_of(_DOCUMENT, 4))),
             ("previous-size", _word(self.number_of(_PREVIOUS, 8))),
             ("sparse-bytes", _word(self.number_of(_SPARSE, 8))),
@@ -147,8 +150,8 @@ class Inode(NamedTuple):
             ("mounted-volume", self.fields.get(_VOLUME, b"")[:16].hex()),
             ("finder-info", self.fields.get(_FINDER, b"")[:32].hex()),
         ]
-        if self.internal & _UNCOMPRESSED:
-            words.append(("uncompressed-size", str(self.uncompressed)))
+        if inner & _UNCOMPRESSED:
+            words.append(("uncompressed-size", str(uncompressed)))
         found = {f"user.imgfs.{name}".encode(): value.encode() for name, value in words if value}
         name = self.fields.get(_NAME, b"").split(b"\0")[0]
         if name:
@@ -186,47 +189,28 @@ def inode_of(number: int, data: bytes, start: int, stop: int) -> Inode:
     """
     if stop - start < _INODE.size:
         raise Malformed(f"inode {number}: a record of {stop - start} bytes")
-    (
-        parent, private, birth, modified, changed, accessed, internal, links,
-        protection, writes, flags, uid, gid, mode, _, uncompressed,
-    ) = _INODE.unpack_from(data, start)  # fmt: skip
+    record = _INODE.unpack_from(data, start)
     fields = fields_of(data, start + _INODE.size, stop)
-    size = allocated = 0
+    size = stored = 0
     held = fields.get(_DATA)
     if held is not None and len(held) >= _DSTREAM.size:
-        size, allocated, _, _, _ = _DSTREAM.unpack_from(held)
-    times = (birth, modified, changed, accessed)
-    return Inode(
-        number, parent, private, times, internal, links, protection, writes, flags, uid, gid, mode,
-        uncompressed, size, allocated, fields,
-    )  # fmt: skip
-
-
-class Name(NamedTuple):
-    """A name of a directory: what it is of, and when it was added (nanoseconds since 1970)."""
-
-    name: bytes
-    number: int
-    sort: int
-    added: int
-    sibling: int
+        size, stored = _SIZES.unpack_from(held)
+    return Inode(number, record[1], record[10], record[13], size, stored, record, fields)
 
 
 def name_of(key: bytes, data: bytes, start: int, stop: int, *, hashed: bool) -> Name | None:
     """Read a directory's record, None: it contradicts itself."""
     if hashed:
-        length, begin = int.from_bytes(key[8:12], "little") & 0x3FF, 12
+        length, begin = (key[8] | key[9] << 8) & 0x3FF, 12
     else:
-        length, begin = int.from_bytes(key[8:10], "little"), 10
-    name = key[begin : begin + length]
-    if not 0 < length == len(name) <= _NAME_MOST or name[-1] or stop - start < _NAMED.size:
+        length, begin = key[8] | key[9] << 8, 10
+    stop_of_name = begin + length - 1
+    if not 0 < length <= _NAME_MOST or len(key) <= stop_of_name or key[stop_of_name]:
         return None
-    number, added, flags = _NAMED.unpack_from(data, start)
-    sibling = 0
-    if stop - start > _NAMED.size:
-        raw = fields_of(data, start + _NAMED.size, stop).get(SIBLING, b"")
-        sibling = int.from_bytes(raw[:8], "little")
-    return Name(name[:-1], number, flags & 15, added, sibling)
+    if stop - start < _NAMED.size:
+        return None
+    number, _, flags = _NAMED.unpack_from(data, start)
+    return number, key[begin:stop_of_name], flags & 15
 
 
 class Extra(NamedTuple):

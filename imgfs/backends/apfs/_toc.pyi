@@ -1,0 +1,3 @@
+def entries(
+    data: bytes, at: int, count: int, area: int, stop: int, least: int, wide: int, deep: int, turn: int, /
+) -> tuple[bytes, bytes]: ...
