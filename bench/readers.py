@@ -1,10 +1,11 @@
 """``python -m bench.readers``: each file system's own reader against bars that are the same for all.
 
-``find`` over all small files through a fresh mount, as a ratio to the same ext4 image through TSK through
-the same daemon (``bench.tskext``): at most 2. One big file that is stored verbatim, read to its end, as a
-ratio to ``disk.raw`` of the same mount, as many bytes from where the file begins: at least 0.9. The images
-are in the page cache; each figure of a round is from a mount of its own, where neither file's pages are in
-the kernel yet, and the two take turns in being first.
+``find`` over all small files through a fresh mount, as a ratio to the same ext4 image through TSK through the
+same daemon (``bench.tskext``), which takes turns with it: at most 2. One big file that is stored verbatim,
+read to its end, as a ratio to ``disk.raw`` of the same mount, as many bytes from where the file begins: at
+least 0.9. The image is brought into the page cache before each figure, for the kernel drops some of what was
+read once when it makes room for large pages; each figure of a round is from a mount of its own, where neither
+file's pages are in the kernel yet, and the two take turns in being first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from bench.readerimages import VOLUMES, Volume, build
 from bench.systems import IMGFS, folder
 from bench.tskext import offered
 
-TSK = "ext4 through TSK"
+TSK = "ext4 through TSK, find, s"
+FOUND = "find, s"
 FIND, READ = 2.0, 0.9  # the bars
 
 
@@ -77,24 +79,32 @@ def rate(path: Path, at: int, length: int) -> float:
 
 
 def place_of(image: Path, head: bytes) -> int:
-    """Return where an image holds some bytes; reads all of it into the page cache."""
+    """Return where an image holds some bytes."""
     with image.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = data.find(head)
+        return data.find(head)
+
+
+def brought(image: Path) -> None:
+    """Have all of an image in the page cache."""
     with image.open("rb", buffering=0) as source:
         while source.read(16 * MIB):
             pass
-    return found
 
 
-def measure(volume: Volume, image: Path, rounds: int, big: int) -> dict[str, list[float]]:
+def measure(volume: Volume, image: Path, rounds: int, big: int, peer: Path) -> dict[str, list[float]]:
     """Return seconds of find, and MB/s of the big file and of the media, of every round."""
-    row: dict[str, list[float]] = {"find, s": []}
-    at = place_of(image, b"")
+    row: dict[str, list[float]] = {FOUND: []}
+    at = 0
+    if peer.exists():
+        row[TSK] = []
     for turn in range(rounds):
+        if peer.exists():
+            row[TSK].append(through_tsk(peer))
         with tempfile.TemporaryDirectory(dir=image.parent) as name:
             with mounted(image, Path(name).resolve()) as where:
                 root = top(volume, where)
-                row["find, s"].append(walk(root))
+                brought(image)
+                row[FOUND].append(walk(root))
                 if not volume.big or not big:
                     continue
                 if not turn:
@@ -108,35 +118,32 @@ def measure(volume: Volume, image: Path, rounds: int, big: int) -> dict[str, lis
                     "disk.raw, MB/s": (where / "disk.raw", at),
                 }
                 for key in sorted(both, reverse=bool(turn % 2)):
+                    brought(image)
                     row[key].append(rate(*both[key], big * MIB))
     return row
 
 
-def through_tsk(image: Path, rounds: int) -> dict[str, list[float]]:
-    place_of(image, b"")
-    taken = []
-    for _ in range(rounds):
-        with (
-            tempfile.TemporaryDirectory(dir=image.parent) as name,
-            mounted(image, Path(name).resolve(), tsk=True) as where,
-        ):
-            taken.append(walk(next(where.glob("*/root"))))
-            assert "tskext" in (where.parent / ".imgfs/layers.json").read_text()
-    return {"find, s": taken}
+def through_tsk(image: Path) -> float:
+    """Return seconds of find through TSK."""
+    with (
+        tempfile.TemporaryDirectory(dir=image.parent) as name,
+        mounted(image, Path(name).resolve(), tsk=True) as where,
+    ):
+        root = next(where.glob("*/root"))
+        brought(image)
+        taken = walk(root)
+        assert "tskext" in (where.parent / ".imgfs/layers.json").read_text()
+    return taken
 
 
-def ratios(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """Return the two ratios of medians of each reader."""
-    bars: dict[str, dict[str, float]] = {}
-    for name, row in found.items():
-        middle = {key: statistics.median(values) for key, values in row.items()}
-        bars[name] = {}
-        if TSK in found:
-            bars[name]["find / TSK"] = middle["find, s"] / statistics.median(found[TSK]["find, s"])
-        if "file, MB/s" in middle:
-            turns = zip(row["file, MB/s"], row["disk.raw, MB/s"], strict=True)
-            bars[name]["file / disk.raw"] = statistics.median(one / other for one, other in turns)
-    return bars
+def ratios(row: dict[str, list[float]]) -> dict[str, float]:
+    """Return the two ratios of a reader: medians of those of each round, whose mounts follow each other."""
+    pairs = {"find / TSK": (FOUND, TSK), "file / disk.raw": ("file, MB/s", "disk.raw, MB/s")}
+    return {
+        name: statistics.median(a / b for a, b in zip(row[one], row[other], strict=True))
+        for name, (one, other) in pairs.items()
+        if row.get(one) and row.get(other)
+    }
 
 
 def main() -> None:
@@ -152,19 +159,21 @@ def main() -> None:
     wanted = [volume for volume in VOLUMES if re.search(given.only, volume.name)]
     left_out = build(place, wanted, given.files, given.big)
     found: dict[str, dict[str, list[float]]] = {}
-    if (place / "ext4.raw").exists():
-        found[TSK] = through_tsk(place / "ext4.raw", given.rounds)
-        print(TSK, {key: round(statistics.median(v), 3) for key, v in found[TSK].items()}, flush=True)
     for volume in wanted:
         if volume.name in left_out:
             print(volume.name, "left out:", left_out[volume.name], flush=True)
             continue
-        found[volume.name] = measure(volume, place / volume.name, given.rounds, given.big)
+        found[volume.name] = measure(volume, place / volume.name, given.rounds, given.big, place / "ext4.raw")
         said = {key: round(statistics.median(v), 3) for key, v in found[volume.name].items()}
-        bar = {key: round(value, 2) for key, value in ratios(found)[volume.name].items()}
+        bar = {key: round(value, 2) for key, value in ratios(found[volume.name]).items()}
         print(volume.name, said, bar, flush=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    result = {"measured": found, "ratios": ratios(found), "left out": left_out, "bars": [FIND, READ]}
+    result = {
+        "measured": found,
+        "ratios": {n: ratios(row) for n, row in found.items()},
+        "left out": left_out,
+        "bars": [FIND, READ],
+    }
     (given.out / "readers.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -3,12 +3,12 @@
  * A job is one strip: bytes of a host file that are read at once, and units in them that follow each other in
  * the result. It succeeds if every unit decodes to exactly as many bytes as it should; whatever else happens,
  * the job has failed, and somebody slower says why. Decoders are those of libraries that are fuzzed (libdeflate,
- * LZ4, Zstandard), taken from the system when this module is loaded; without one its codecs are not offered. LZO
- * is decoded by what is in _lzo1x.h.
+ * LZ4, Zstandard, snappy), taken from the system when this module is loaded; without one its codecs are not
+ * offered. LZO is decoded by what is in _lzo1x.h.
  *
  * Ciphertext of AES-XTS is read to where its plaintext will be, where the processor has what _xts.c needs.
  *
- * Sources: posix_fadvise(2), eventfd(2); libdeflate.h, lz4.h, zstd.h.
+ * Sources: posix_fadvise(2), eventfd(2); libdeflate.h, lz4.h, zstd.h, snappy-c.h.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -27,8 +27,8 @@
 #include "_lzo1x.h"
 #include "_xts.h"
 
-enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, LZO, KINDS };
-static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts", "lzo"};
+enum kind { ZLIB, DEFLATE, EWF, LZ4, ZSTD, XTS, LZO, SNAPPY, KINDS };
+static const char *const KIND_NAMES[KINDS] = {"zlib", "deflate", "ewf", "lz4", "zstd", "aes-xts", "lzo", "snappy"};
 enum flags { VERBATIM = 0, CODED = 1, PLAIN = 8 }; /* of a unit, as of a row of model.Packed */
 enum { MOST_STORED = 4 << 20, MOST_UNITS = 1024, CHECKSUM = 4, VECTOR = 16, AT_ONCE = 256, NEAR = 1 << 20, AHEAD = 8 << 20 };
 
@@ -45,6 +45,7 @@ static size_t (*zstd_free)(void *);
 static size_t (*zstd_frame)(const void *, size_t);
 static size_t (*zstd_whole)(void *, void *, size_t, const void *, size_t);
 static unsigned (*zstd_failed)(size_t);
+static int (*snappy_whole)(const char *, size_t, char *, size_t *);
 
 /* ISO C has no cast from an object to a function; POSIX wants it to work. */
 static int find(void *library, const char *name, void *where) {
@@ -69,6 +70,8 @@ static void load(void) {
     has[ZSTD] = find(one, "ZSTD_createDCtx", &zstd_new) & find(one, "ZSTD_freeDCtx", &zstd_free) &
                 find(one, "ZSTD_findFrameCompressedSize", &zstd_frame) &
                 find(one, "ZSTD_decompressDCtx", &zstd_whole) & find(one, "ZSTD_isError", &zstd_failed);
+    one = dlopen("libsnappy.so.1", RTLD_NOW | RTLD_LOCAL);
+    has[SNAPPY] = find(one, "snappy_uncompress", &snappy_whole);
     has[LZO] = 1;
     unsigned char key[32] = {0}, vector[VECTOR] = {0}, sector[512] = {0};
     has[XTS] = xts_wide(key, 16, vector, 1, sizeof sector, sector);
@@ -120,7 +123,7 @@ static int unit(const tools *t, int kind, const unsigned char *in, size_t held, 
         memcpy(to, in, length);
         return 1;
     }
-    if (flags != CODED && (flags != PLAIN || kind != EWF))
+    if (flags != CODED && (flags != PLAIN || (kind != EWF && kind != SNAPPY)))
         return 0;
     switch (kind) {
     case ZLIB:
@@ -146,6 +149,14 @@ static int unit(const tools *t, int kind, const unsigned char *in, size_t held, 
         return !zstd_failed(found) && found == length;
     case LZO:
         return !lzo1x(in, held, to, length, &found) && found == length;
+    case SNAPPY: /* PLAIN: a unit that does not decode, and is as long as it should be, is verbatim */
+        found = length;
+        if (!snappy_whole((const char *)in, held, (char *)to, &found))
+            return found == length;
+        if (flags != PLAIN || held != length)
+            return 0;
+        memcpy(to, in, length);
+        return 1;
     }
     return 0;
 }

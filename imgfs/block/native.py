@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from imgfs.block.enciphered import CipherMap
+from imgfs.model import PACKED_CODED, PACKED_PLAIN
 
 try:
     from imgfs.block._strips import KINDS, MOST_STORED, MOST_UNITS, Engine
@@ -21,7 +22,7 @@ except ImportError:  # built without a compiler: slower, same results
     KINDS = {}
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from imgfs.block.pieces import Strip
     from imgfs.block.spares import Spares
@@ -77,9 +78,21 @@ class NativeStrips:
         else:
             cuts = array("I", bytes(12 * len(strip.flags)))
             cuts[::3], cuts[1::3] = array("I", strip.starts), array("I", strip.ends)
-            cuts[2::3] = array("I", strip.flags)
+            cuts[2::3] = array("I", self._flags(strip))
             self._engine.submit(*job, source.unit, cuts.tobytes(), out)
         self._under_way[number] = done, out
+
+    @staticmethod
+    def _flags(strip: Strip) -> Sequence[int]:
+        """Return the flags of units; those that may be verbatim although they count as coded are PLAIN."""
+        source = strip.source
+        if not source.codec.parameters.get("plain"):
+            return strip.flags
+        lengths = map(int.__sub__, strip.ends, strip.starts)
+        return [
+            PACKED_PLAIN if flags == PACKED_CODED and length == source.unit else flags
+            for flags, length in zip(strip.flags, lengths, strict=True)
+        ]
 
     async def listen(self) -> None:
         """Say what is done, for ever."""

@@ -50,6 +50,10 @@ def zstd(data: bytes) -> bytes:
     return pytest.importorskip("zstandard").compress(data)
 
 
+def snappy(data: bytes) -> bytes:
+    return bytes(pytest.importorskip("cramjam").snappy.compress_raw(data))
+
+
 ENCODERS = {
     "zlib": zlib.compress,
     "deflate": raw,
@@ -57,6 +61,7 @@ ENCODERS = {
     "lz4": lz4,
     "zstd": zstd,
     "lzo": compressed,
+    "snappy": snappy,
 }
 
 
@@ -147,6 +152,26 @@ async def test_bytes_behind_a_unit_are_ignored(tmp_path: Path) -> None:
         (tmp_path / codec).mkdir()
         blocks = await natively(strips_of(tmp_path / codec, codec, contents, behind=bytes(7)))
         assert b"".join(bytes(block or b"") for block in blocks) == b"".join(contents), codec
+
+
+@pytest.mark.skipif("snappy" not in native.KINDS, reason="libsnappy is not installed")
+@pytest.mark.parametrize("plain", [0, 1])
+@pytest.mark.trio
+async def test_units_that_may_be_verbatim_are_where_they_do_not_decode(tmp_path: Path, plain: int) -> None:
+    chance = random.Random(9)
+    contents = [chance.randbytes(UNIT) if n % 3 else bytes([n]) * UNIT for n in range(40)]
+    verbatim = {data for n, data in enumerate(contents) if n % 3 == 2}
+    stored, claim = packed(contents, UNIT, "snappy", lambda data: data if data in verbatim else snappy(data))
+    claim = replace(claim, codec=Codec("snappy", {"unit": UNIT, "plain": plain}))
+    source = source_of(tmp_path, stored, claim)
+    strips = [piece.unit for piece in source.plan(0, source.size)]
+    places = [strip.stored for strip in strips]
+    held = [memoryview(stored)[place.offset : place.offset + place.length] for place in places]
+    slow = [decode_strip(strip, data) for strip, data in zip(strips, held, strict=True)]
+    quick = await natively(strips)
+    for wanted, block in zip(slow, quick, strict=True):
+        assert block is None if isinstance(wanted, EvidenceError) else block == wanted
+    assert plain == (b"".join(bytes(block or b"") for block in quick) == b"".join(contents))
 
 
 @pytest.mark.trio
