@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from imgfs.backends.apfs import toc
 from imgfs.backends.apfs.catalog import Catalog
+from imgfs.errors import Malformed
 from imgfs.testing.fakes import MemoryReader
 from imgfs.testing.files import open_files, walk
-from tests.backends.apfscompose import DIR, Composer, File, Volume, roots
+from tests.backends.apfscompose import BLOCK, DIR, Composer, File, Volume, roots, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,3 +116,22 @@ def test_attributes_of_one_file_may_fill_several_leaves(way: str, monkeypatch: p
     monkeypatch.setattr(Catalog, "_slices", slowly)
     assert [catalog.item(number) for number in numbers] == quick
     assert len(walk(opened, 0)) > len(numbers) // 2
+
+
+def test_a_node_without_entries_that_should_have_some_is_said() -> None:
+    files = [*roots(), *(File(20 + n, 2, f"file {n}") for n in range(300))]
+    image = bytearray(Composer([Volume("Empty", files)], blocks=4096).image())
+    inner = 0
+    for at in range(0, len(image), BLOCK):
+        kind, subtype, _, level = struct.unpack_from("<IIHH", image, at + 24)
+        if (kind & 0xFFFF, subtype) in ((2, 14), (3, 14)) and level:
+            image[at + 36 : at + 40] = bytes(4)  # its number of keys
+            image[at : at + BLOCK] = summed(bytes(image[at : at + BLOCK]))
+            inner += 1
+    assert inner
+    opened = open_files("apfs", MemoryReader(bytes(image)))
+    catalog: Catalog = opened._states[0].catalog  # type: ignore[attr-defined]
+    with pytest.raises(Malformed, match="without entries"):
+        catalog.item(25)
+    with pytest.raises(Malformed, match="without entries"):
+        catalog._tree.leaf(25 << 4)

@@ -83,6 +83,8 @@ class Node:
             raw = data[toc : toc + count * step.size]
             left -= sum(row[-1 if flags & FIXED else 2] == INVALID for row in step.iter_unpack(raw))
         self.bad = f"node in block {at}: an entry leaves it" if left else ""
+        if self.level and not heads:
+            self.bad = f"node in block {at}: of level {self.level} without entries"
         self.keys: Sequence[int] = array("Q", heads)
         if order.length == _PAIR.size:
             pairs = (_PAIR.unpack_from(data, start) for start, *_ in PLACE.iter_unpack(self._places))
@@ -220,6 +222,8 @@ class Tree:
         Raises:
             EvidenceError: it cannot be read, or is not the one.
         """
+        if row >= len(node.keys):
+            raise Malformed(node.bad)
         _, _, start, stop = node.place(row)
         if stop - start < _OID.size:
             raise Malformed(f"a node's number of {stop - start} bytes")
