@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from imgfs.tree.tree import Tree
     from imgfs.worker.client import FilesClient
 
+_WALKS = 16  # trees of a file system whose readers are followed; more are forgotten together
 _XATTRS_KEPT = 64  # a getxattr follows its listxattr: the last few files suffice
 
 
@@ -43,7 +44,7 @@ class FileSystem:
     """One opened file system: its worker's client, the bytes below it, and where it hangs."""
 
     __slots__ = (
-        "_walk",
+        "_walks",
         "apart",
         "client",
         "damaged",
@@ -71,7 +72,7 @@ class FileSystem:
         self.apart = False  # put together from others: no volume of the images
         # refuses files whose contents are not what it has of them
         self.guard: Callable[[FsNode], Awaitable[None]] | None = None
-        self._walk = Walk()
+        self._walks: dict[int, Walk] = {}  # by tree
         # by tree and number of a directory: what an installed system has mounted there
         self.mounts: dict[tuple[int, int], tuple[Node, Attr]] = {}
         self.damaged: dict[str, str] = {}  # listings that are not whole, by tree and number
@@ -88,15 +89,17 @@ class FileSystem:
             self.damaged[f"{self.client.info.trees[tree].name}/{inum}"] = page.damaged
         return page
 
-    def walked(self, inum: int, listing: Listing) -> None:
-        """Let the worker list ahead of a reader that walks the live tree."""
+    def walked(self, tree: int, inum: int, listing: Listing) -> None:
+        """Let the worker list ahead of a reader that walks a tree."""
         folders = [row.entry.attr.inum for row in listing.rows if row.entry.attr.kind is Kind.DIR]
-        ahead = self._walk.listed(inum, folders)
+        if tree not in self._walks and len(self._walks) >= _WALKS:
+            self._walks.clear()
+        ahead = self._walks.setdefault(tree, Walk()).listed(inum, folders)
         if ahead is not None:
-            self.tree.background(self._list_ahead, ahead)
+            self.tree.background(partial(self._list_ahead, tree), ahead)
 
-    async def _list_ahead(self, inum: int) -> None:
-        listing = self.listing(0, inum)
+    async def _list_ahead(self, tree: int, inum: int) -> None:
+        listing = self.listing(tree, inum)
         if listing.untouched:
             with suppress(EvidenceError, WorkerError):  # whoever lists it will be told
                 await listing.grow()
@@ -220,8 +223,7 @@ class FsNode:
     def _tell(self, listing: Listing) -> None:
         """Say once that this directory is being read from its start."""
         self._told = True
-        if not self.address.tree:
-            self.fs.walked(self.address.inum, listing)
+        self.fs.walked(self.address.tree, self.address.inum, listing)
 
     async def more(self, index: int) -> bool:
         """List on until row ``index`` is there."""

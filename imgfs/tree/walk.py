@@ -1,4 +1,4 @@
-"""Which directory a walk will list next: pure, one state per file system."""
+"""Which directory a walk will list next: pure, one state per tree of a file system."""
 
 from __future__ import annotations
 
