@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -31,8 +31,8 @@ _PX: Final = struct.Struct("<4xI4xI4xI4xI")
 _SERIAL: Final = struct.Struct("<I")
 _ZONES: Final = 52  # quarters of an hour from UTC at most
 _KEPT: Final = 16_384  # stamps: the files of a directory share most of theirs
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+_SET: Final = [tuple(bit for bit in range(7) if flags >> bit & 1) for flags in range(128)]
 
 Times = tuple[int | None, int | None, int | None, int | None]
 
@@ -114,8 +114,10 @@ def records(reader: Reader, start: int, size: int) -> Iterator[Record | str]:
 def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRidge:
     """Return what the system use area of a record and its continuations say."""
     found = RockRidge()
-    name, link, joined = bytearray(), bytearray(), False
-    area, seen, held = record.use[skip:], set[tuple[int, int]](), list[bytes]()
+    names, held, joined = list[bytes](), list[bytes](), False
+    link: bytearray | None = None
+    seen: set[tuple[int, int]] | None = None
+    area = record.use[skip:]
     while True:
         following = None
         at, end = 0, len(area) - 3
@@ -132,14 +134,12 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
             elif sign == b"TF" and length >= 5:
                 found.times = _times(body, found.times)
             elif sign == b"NM" and length >= 5:
-                if not body[4] & 6:
-                    name += body[5:]
-                found.name = bytes(name)
+                names.append(b"" if body[4] & 6 else body[5:])
             elif sign == b"CE" and length >= 28:
                 following = struct.unpack_from("<I4xI4xI", body, 4)
             elif sign == b"SL" and length >= 5:
+                link = bytearray() if link is None else link
                 joined = _components(body[5:], link, joined=joined)
-                found.link = bytes(link)
             elif sign == b"AL" and length >= 5:
                 held.append(body[5:])
             else:
@@ -147,6 +147,8 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
         if following is None:
             break
         where, offset, length = following
+        if seen is None:
+            seen = set()
         if (where, offset) in seen or len(seen) >= _CONTINUATIONS:
             found.damaged = f"{len(seen)} continuations, which do not end"
             break
@@ -156,6 +158,10 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
         except EvidenceError:
             found.damaged = f"continuation at block {where} cannot be read"
             break
+    if names:
+        found.name = b"".join(names)
+    if link is not None:
+        found.link = bytes(link)
     if held:
         found.attributes = b"".join(held)[:_ATTRIBUTES]
     return found
@@ -178,17 +184,21 @@ def _apply(found: RockRidge, sign: bytes, body: bytes) -> None:
 def _times(body: bytes, before: Times) -> Times:
     """Return the times of a TF entry, and those of entries before it that it does not tell."""
     flags, at = body[4], 5
-    width = 17 if flags & 0x80 else 7
+    width, value_of = (17, long_time) if flags & 0x80 else (7, short_time)
     known: dict[int, int] = {}
-    for bit in range(7):
-        if flags & 1 << bit:
-            stamp = body[at : at + width]
-            at += width
-            value = long_time(stamp) if width == 17 else short_time(stamp)
-            if value is not None:
-                known[bit] = value
-    m_ns, a_ns, c_ns, b_ns = (known.get(bit, old) for bit, old in zip(_SLOTS, before, strict=True))
-    return m_ns, a_ns, c_ns, b_ns
+    for bit in _SET[flags & 0x7F]:
+        value = value_of(body[at : at + width])
+        at += width
+        if value is not None:
+            known[bit] = value
+    modified, accessed, changed, created = _SLOTS
+    m_ns, a_ns, c_ns, b_ns = before
+    return (
+        known.get(modified, m_ns),
+        known.get(accessed, a_ns),
+        known.get(changed, c_ns),
+        known.get(created, b_ns),
+    )
 
 
 def _components(body: bytes, link: bytearray, *, joined: bool) -> bool:
@@ -227,9 +237,12 @@ def _moment(parts: list[int], centis: int, zone: int) -> int | None:
     quarters = zone - 256 if zone > 127 else zone
     if not -_ZONES <= quarters <= _ZONES:
         quarters = 0  # no zone there is; programs have written such
-    try:
-        moment = datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]  # six of them
-        moment -= timedelta(minutes=15 * quarters)
-    except (ValueError, OverflowError):
+    year, month, day, hour, minute, second = parts
+    if hour > 23 or minute > 59 or second > 59:
         return None
-    return (moment - _EPOCH) // timedelta(seconds=1) * 10**9 + centis * 10**7
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH
+    except ValueError:
+        return None
+    minutes = (days * 24 + hour) * 60 + minute - 15 * quarters
+    return (minutes * 60 + second) * 10**9 + centis * 10**7
