@@ -9,6 +9,7 @@ from imgfs.backends import Options
 from imgfs.errors import ImgfsError, Malformed, NeedMembers, NotFound, NotMine, WorkerError
 from imgfs.model import FilesInfo, Indexing, Media, MountTable, VolumeTable
 from imgfs.worker import wire
+from imgfs.worker.mending import mended, mended_attr
 
 if TYPE_CHECKING:
     import socket
@@ -128,17 +129,23 @@ def _answer(held: list[Files | Bytes | Index], request: wire.FilesRequest) -> by
     files = cast("Files", held[0])
     match request:
         case wire.ListRequest(tree, inum, cursor, limit):
-            return wire.encode(files.list(_tree(files, tree), inum, cursor, limit))
+            return wire.encode(mended(files.list(_tree(files, tree), inum, cursor, limit)))
         case wire.StatRequest(tree, inum, stream):
-            return wire.encode(files.stat(_tree(files, tree), inum, stream))
+            return wire.encode(mended_attr(files.stat(_tree(files, tree), inum, stream)))
         case wire.LayoutRequest(tree, inum, stream):
             return wire.encode(files.layout(_tree(files, tree), inum, stream))
         case wire.LinkRequest(tree, inum):
-            return wire.encode(files.link(_tree(files, tree), inum))
+            return wire.encode(_followed(files.link(_tree(files, tree), inum), inum))
         case wire.XattrsRequest(tree, inum):
             return wire.encode(files.xattrs(_tree(files, tree), inum))
         case wire.ReadRequest(tree, inum, stream, offset, length):
             return wire.encode(files.read(_tree(files, tree), inum, stream, offset, length))
+
+
+def _followed(target: bytes, inum: int) -> bytes:
+    if len(target) > limits.MAX_LINK:
+        raise Malformed(f"inode {inum}: a link to {len(target)} bytes")
+    return target
 
 
 def _tree(files: Files, tree: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imgfs.backends.iso9660.attributes import attributes_of
+from imgfs.backends.iso9660.records import Record, long_time, rock_ridge, short_time
 from imgfs.errors import Malformed, NotFound, NotMine
 from imgfs.model import Kind, Linear, Packed
 from imgfs.testing.fakes import FileReader, MemoryReader
@@ -355,3 +356,51 @@ def test_boot_images_are_said(tmp_path: Path) -> None:
         wanted.append(f"El Torito: {platform} boot image {place}")
     assert files.info.notes == tuple(wanted)
     reader.close()
+
+
+def chained(areas: int) -> bytes:
+    """Return continuation areas full of pieces of a name, each leading to the next."""
+    image = bytearray()
+    for number in range(1, areas + 1):
+        piece = b"NM" + bytes([250, 1, 1]) + bytes([64 + number % 26]) * 245
+        area = piece * 261 + continued(number)
+        image += area.ljust(1 << 16, b"\0")
+    return bytes(image)
+
+
+def continued(number: int) -> bytes:
+    return b"CE\x1c\x01" + struct.pack("<I4xI4xI4x", number << 5, 0, 1 << 16)
+
+
+def test_a_name_in_many_pieces_is_cut_where_no_system_has_it() -> None:
+    record = Record(0, 0, 0, 0, 0, 0, None, b"X", b"NM\x06\x01\x01x" + continued(0))
+    found = rock_ridge(MemoryReader(chained(300)), record, 0, 2048)
+    assert found.name == (b"x" + b"A" * 245 * 261)[:4096]
+    assert "continuations" in found.damaged
+    short = rock_ridge(MemoryReader(chained(1)[: 1 << 15]), record, 0, 2048)
+    assert short.name is not None
+    assert len(short.name) <= 4096
+    assert short.damaged
+
+
+@pytest.mark.parametrize(
+    ("stamp", "seconds"),
+    [
+        (bytes([70, 1, 1, 0, 0, 0, 0]), 0),
+        (bytes([70, 1, 1, 0, 0, 0, 4]), -3600),
+        (bytes([196, 2, 29, 23, 59, 59, 252]), 3981401999),
+        (bytes([124, 2, 30, 0, 0, 0, 0]), None),
+        (bytes([200, 2, 29, 0, 0, 0, 0]), None),
+        (bytes([124, 2, 28, 24, 0, 0, 0]), None),
+        (bytes([124, 2, 28, 0, 60, 0, 0]), None),
+        (bytes([124, 2, 28, 0, 0, 60, 0]), None),
+        (bytes([255, 12, 31, 23, 59, 59, 0]), 5869583999),
+        (b"1969123123595950\0", -0.5),
+        (b"2500010100000000\0", 16725225600),
+        (b"9999123123595999\0", None),
+        (b"0000010100000000\0", None),
+    ],
+)
+def test_moments_are_those_of_the_calendar(stamp: bytes, seconds: float | None) -> None:
+    found = (short_time if len(stamp) == 7 else long_time)(stamp)
+    assert found == (None if seconds is None else int(seconds * 10) * 10**8)

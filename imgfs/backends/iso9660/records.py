@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SECTOR: Final = 2048
 DIRECTORY, ASSOCIATED, MORE = 0x02, 0x04, 0x80  # file flags
 _CONTINUATIONS: Final = 256  # CE entries of one record
+_NAME: Final = 4096  # bytes of the NM entries of one record
 _ATTRIBUTES: Final = 1 << 20  # bytes of the AL entries of one record
 _SLOTS: Final = (1, 2, 3, 0)  # which bit of TF is the time M, A, C, B
 _NO_TIMES: Final = (None, None, None, None)
@@ -159,7 +160,10 @@ def rock_ridge(reader: Reader, record: Record, skip: int, block: int) -> RockRid
             found.damaged = f"continuation at block {where} cannot be read"
             break
     if names:
-        found.name = b"".join(names)
+        name = b"".join(names)
+        found.name = name[:_NAME]
+        if len(name) > _NAME:
+            found.damaged = found.damaged or f"its name has {len(name)} bytes"
     if link is not None:
         found.link = bytes(link)
     if held:
@@ -245,4 +249,5 @@ def _moment(parts: list[int], centis: int, zone: int) -> int | None:
     except ValueError:
         return None
     minutes = (days * 24 + hour) * 60 + minute - 15 * quarters
-    return (minutes * 60 + second) * 10**9 + centis * 10**7
+    found = (minutes * 60 + second) * 10**9 + centis * 10**7
+    return found if -(1 << 63) <= found < 1 << 64 else None
