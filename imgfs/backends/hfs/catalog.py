@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from imgfs.backends._bsdflags import COMPRESSED
 from imgfs.backends.hfs.btree import BTree
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = 2
 FOLDER, FILE, FOLDER_THREAD, FILE_THREAD = 1, 2, 3, 4
+_ITEMS: Final = frozenset((FOLDER, FILE))
+_THREADS: Final = frozenset((FOLDER_THREAD, FILE_THREAD))
 _LENGTHS: Final = {FOLDER: 88, FILE: 248, FOLDER_THREAD: 10, FILE_THREAD: 10}
 _HEAD: Final = struct.Struct(">HHII5I")  # type, flags, valence, number, five dates
 _PERMISSIONS: Final = struct.Struct(">IIBBHI")  # owner, group, admin flags, owner flags, mode, special
@@ -39,8 +42,7 @@ _SWAP: Final = str.maketrans("/:", ":/")
 _KINDS: Final = {1: Kind.FIFO, 2: Kind.CHR, 6: Kind.BLK, 10: Kind.LNK, 12: Kind.SOCK}
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """A file or folder.
 
     ``extra``: the attributes tree has more of it; ``finder``: what the Finder keeps; ``flags``: of 4.4BSD.
@@ -56,6 +58,7 @@ class Item:
 
 
 _NONE: Final = Fork(0, 0, ())
+_EMPTY: Final = bytes(80)  # a fork of which nothing is stored
 
 
 class Catalog:
@@ -87,7 +90,7 @@ class Catalog:
             node, _, at, stop = record
             kind = int.from_bytes(node[at : at + 2], "big")
             length = int.from_bytes(node[at + 8 : at + 10], "big")
-            if kind in {FOLDER_THREAD, FILE_THREAD} and at + 10 + 2 * length <= stop:
+            if kind in _THREADS and at + 10 + 2 * length <= stop:
                 parent = int.from_bytes(node[at + 4 : at + 8], "big")
                 return kind, parent, node[at + 10 : at + 10 + 2 * length]
         raise NotFound(f"catalog number {number} has no thread record")
@@ -121,13 +124,13 @@ class Catalog:
                 continue
             node, _, at, stop = record
             kind = int.from_bytes(node[at : at + 2], "big")
-            if kind in {FOLDER_THREAD, FILE_THREAD}:
+            if kind in _THREADS:
                 continue
-            _, name = parse_key(record)
             if _number(record) is None:
                 yield f"folder {number}: a record of type {kind} with {stop - at} bytes"
                 continue
-            yield shown(name), self._resolved(record)
+            parent, name = parse_key(record)
+            yield shown(name), self._resolved(record, kind, parent)
 
     def parse(self, record: Record) -> Item:
         """Return what a file or folder record says; the caller knows that it is one."""
@@ -137,7 +140,8 @@ class Catalog:
         shape = Kind.DIR if kind == FOLDER else _KINDS.get(mode >> 12, Kind.REG)
         data = resource = _NONE
         if kind == FILE:
-            data, resource = fork_at(node, at + 88), fork_at(node, at + 168)
+            data = fork_at(node, at + 88)
+            resource = _NONE if node[at + 168 : at + 248] == _EMPTY else fork_at(node, at + 168)
         device = shape in {Kind.CHR, Kind.BLK}
         attr = Attr(
             kind=shape,
@@ -179,13 +183,12 @@ class Catalog:
         (links,) = struct.unpack_from(">I", record[0], record[2] + 44)
         return _with(item, nlink=max(links, 1))
 
-    def _resolved(self, record: Record) -> Item:
+    def _resolved(self, record: Record, kind: int, parent: int) -> Item:
         node, _, at, _ = record
         item = self.parse(record)
-        link = _LINKS.get(node[at + 48 : at + 56]) if _type(record) == FILE else None
+        link = _LINKS.get(node[at + 48 : at + 56]) if kind == FILE else None
         if link is None:
-            parent = parse_key(record)[0]
-            private = parent > ROOT and parent in {self._folder(_FILE_LINKS), self._folder(_FOLDER_LINKS)}
+            private = parent > ROOT and parent in (self._folder(_FILE_LINKS), self._folder(_FOLDER_LINKS))
             return self._counted(record) if private else item
         folder, prefix = link
         (target,) = struct.unpack_from(">I", node, at + 44)
@@ -216,9 +219,14 @@ class Catalog:
         return None
 
     def _within(self, number: int) -> Iterator[Record | str]:
+        if number >> 32:
+            return
+        parent = number.to_bytes(4, "big")
         for record in self._tree.seek((number, b"")):
-            if not isinstance(record, str) and parse_key(record)[0] != number:
-                return
+            if not isinstance(record, str):
+                node, start, _, _ = record
+                if node[start + 2 : start + 6] != parent:
+                    return
             yield record
 
     def _key(self, node: bytes, start: int, body: int) -> tuple[int, bytes]:
@@ -254,8 +262,8 @@ def _type(record: Record) -> int:
 def _number(record: Record) -> int | None:
     """Return the catalog number of a file or folder record, None: it is neither, or too short."""
     node, _, at, stop = record
-    kind = _type(record)
-    if kind not in {FOLDER, FILE} or at + _LENGTHS[kind] > stop:
+    kind = int.from_bytes(node[at : at + 2], "big")
+    if kind not in _ITEMS or at + _LENGTHS[kind] > stop:
         return None
     return int.from_bytes(node[at + 8 : at + 12], "big")
 
@@ -266,7 +274,7 @@ def _time(seconds: int) -> int | None:
 
 def _with(item: Item, **changes: object) -> Item:
     attr = with_fields(item.attr, **changes)
-    return replace(item, attr=attr)
+    return msgspec.structs.replace(item, attr=attr)
 
 
 def with_fields(attr: Attr, **changes: object) -> Attr:

@@ -11,7 +11,7 @@ import struct
 from bisect import bisect_right
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from imgfs.backends.hfs import journal
@@ -37,8 +37,7 @@ _EXTENTS: Final = struct.Struct(">16I")
 _LOGICAL: Final = itemgetter(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(NamedTuple):
     """What a fork says of itself: bytes, blocks, and its first extents."""
 
     size: int
@@ -116,8 +115,9 @@ def _uuid(unique: bytes) -> str:
 
 def fork_at(data: bytes, at: int) -> Fork:
     """Read a fork data structure; the caller knows that its 80 bytes are there."""
-    size, _, blocks, *numbers = _FORK.unpack_from(data, at)
-    return Fork(min(size, MAX_SIZE), blocks, _used(numbers))
+    size, _, blocks, start, count, _, second, *_ = numbers = _FORK.unpack_from(data, at)
+    extents = _used(numbers[3:]) if second else ((start, count),) if count else ()
+    return Fork(min(size, MAX_SIZE), blocks, extents)
 
 
 def extents_at(data: bytes, at: int) -> tuple[Extent, ...]:
