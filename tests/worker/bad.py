@@ -6,6 +6,8 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from imgfs import limits
 from imgfs.backends import Backend, Role
 from imgfs.block import codecs
@@ -210,6 +212,8 @@ class RawLie(BadFiles):
             6: (5).to_bytes(4, "little") + (2).to_bytes(4, "little") + b"\7",
             7: (100_000 + 5).to_bytes(4, "little") + (2).to_bytes(4, "little") + b"\0" + b"\x91" * 100_000,
             8: (6).to_bytes(4, "little") + (2).to_bytes(4, "little") + b"\1\x90",
+            9: _framed(Attr(kind=Kind.REG, inum=9, size=(1 << 64) - 1)),
+            10: _framed(Attr(kind=Kind.REG, inum=10, uid=1 << 32)),
         }[inum]
         fd = _control()
         while data:
@@ -218,6 +222,9 @@ class RawLie(BadFiles):
 
     def link(self, tree: int, inum: int) -> bytes:
         fd = _control()
+        if inum == 2:
+            os.write(fd, _framed(b"/" * (limits.MAX_LINK + 1)))
+            os._exit(0)
         while True:  # flood
             os.write(fd, b"\xff" * 65536)
 
@@ -230,6 +237,12 @@ class RawLie(BadFiles):
         sock.sendall(BLOCK_REQUEST.pack(index, length, start))
         sock.recv(1)
         return {}
+
+
+def _framed(answer: Attr | bytes) -> bytes:
+    """Return an answer to the first request after the opening, as a sound worker would never send it."""
+    payload = msgspec.msgpack.encode(answer)
+    return (5 + len(payload)).to_bytes(4, "little") + (2).to_bytes(4, "little") + b"\0" + payload
 
 
 def _control() -> int:
